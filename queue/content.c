@@ -1,0 +1,165 @@
+#include "queue/content.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "queue/bytes.h"
+
+#define WRITE_AT_ONCE 32 /* blocks of one write call */
+
+void content_path(const char *dir, uint64_t id, char out[CONTENT_PATH_MAX])
+{
+    snprintf(out, CONTENT_PATH_MAX, "%s/%016" PRIx64 ".body", dir, id);
+}
+
+bool content_parse_name(const char *name, uint64_t *out_id)
+{
+    if (strlen(name) != CONTENT_NAME_MAX - 1 || strcmp(name + 16, ".body") != 0 ||
+        strspn(name, "0123456789abcdef") != 16)
+        return false;
+    *out_id = strtoull(name, NULL, 16);
+    return true;
+}
+
+static uint32_t block_crc(uint64_t id, uint64_t number, const uint8_t *data, size_t len)
+{
+    uint8_t place[16];
+    bytes_put64(place, id);
+    bytes_put64(place + 8, number);
+    return bytes_crc(bytes_crc(0, place, sizeof(place)), data, len);
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+bool content_create(struct content_file *f, const struct fileops *ops, const char *dir, uint64_t id,
+                    struct error *err)
+{
+    char path[CONTENT_PATH_MAX];
+    content_path(dir, id, path);
+    *f = (struct content_file){.ops = ops, .id = id};
+    do {
+        f->fd = ops->open(ops->ctx, path, O_RDWR | O_CREAT | O_EXCL, 0600);
+    } while (f->fd < 0 && errno == EINTR);
+    if (f->fd < 0)
+        return error_errno(err, errno, "create %s", path);
+    if (ops->sync_directory(ops->ctx, dir) < 0) {
+        error_errno(err, errno, "sync directory %s", dir);
+        content_close(f);
+        (void)ops->unlink(ops->ctx, path);
+        return false;
+    }
+    return true;
+}
+
+static void seal_block(struct content_file *f, struct content_block *b)
+{
+    bytes_put32(b->frame, b->len);
+    bytes_put32(b->frame + 4, block_crc(f->id, f->blocks, b->frame + CONTENT_FRAME, b->len));
+    f->blocks++;
+}
+
+static int sync_data(struct content_file *f)
+{
+    int result;
+    do {
+        result = f->ops->fdatasync(f->ops->ctx, f->fd);
+    } while (result < 0 && errno == EINTR);
+    if (result == 0)
+        f->synced = f->written;
+    return result;
+}
+
+/* Keeps the disk busy while the mail arrives, so that little is left for the end. */
+static bool write_back(struct content_file *f, struct error *err)
+{
+    if (f->written - f->started >= CONTENT_WRITE_BACK) {
+        (void)f->ops->write_back(f->ops->ctx, f->fd, (off_t)f->started,
+                                 (off_t)(f->written - f->started)); /* a hint only */
+        f->started = f->written;
+    }
+    if (f->written - f->synced >= CONTENT_UNSYNCED_MAX && sync_data(f) < 0)
+        return error_errno(err, errno, "sync body %016" PRIx64, f->id);
+    return true;
+}
+
+bool content_write(struct content_file *f, struct content_block *first, struct error *err)
+{
+    while (first) {
+        struct iovec iov[WRITE_AT_ONCE];
+        size_t len = 0;
+        int n = 0;
+        for (; first && n < WRITE_AT_ONCE; first = first->next) {
+            seal_block(f, first);
+            iov[n++] = (struct iovec){first->frame, CONTENT_FRAME + (size_t)first->len};
+            len += CONTENT_FRAME + (size_t)first->len;
+        }
+        if (fileops_writev_all(f->ops, f->fd, iov, n, (off_t)f->written) < 0)
+            return error_errno(err, errno, "write body %016" PRIx64, f->id);
+        f->written += len;
+        if (!write_back(f, err))
+            return false;
+    }
+    return true;
+}
+
+bool content_finish(struct content_file *f, struct error *err)
+{
+    bool ok = sync_data(f) == 0 || error_errno(err, errno, "sync body %016" PRIx64, f->id);
+    content_close(f);
+    return ok;
+}
+
+void content_close(struct content_file *f)
+{
+    if (f->ops && f->fd >= 0)
+        (void)f->ops->close(f->ops->ctx, f->fd); /* what had to be durable has been synced */
+    f->fd = -1;
+}
+
+bool content_remove(const struct fileops *ops, const char *dir, uint64_t id, struct error *err)
+{
+    char path[CONTENT_PATH_MAX];
+    content_path(dir, id, path);
+    if (ops->unlink(ops->ctx, path) < 0 && errno != ENOENT)
+        return error_errno(err, errno, "remove %s", path);
+    return true;
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+int content_open(const struct fileops *ops, const char *dir, uint64_t id, struct error *err)
+{
+    char path[CONTENT_PATH_MAX];
+    content_path(dir, id, path);
+    int fd;
+    do {
+        fd = ops->open(ops->ctx, path, O_RDONLY, 0);
+    } while (fd < 0 && errno == EINTR);
+    if (fd < 0 && errno == ENOENT)
+        error_set(err, ERROR_DAMAGED, "%s is missing", path);
+    else if (fd < 0)
+        error_errno(err, errno, "open %s", path);
+    return fd;
+}
+
+bool content_read(const struct fileops *ops, int fd, uint64_t id, uint64_t size, uint64_t number,
+                  struct content_block *block, struct error *err)
+{
+    uint64_t before = number * CONTENT_BLOCK;
+    uint32_t want = size - before < CONTENT_BLOCK ? (uint32_t)(size - before) : CONTENT_BLOCK;
+    size_t got = 0;
+    off_t at = (off_t)(number * (CONTENT_FRAME + CONTENT_BLOCK));
+    block->len = 0;
+    if (fileops_read_all(ops, fd, block->frame, CONTENT_FRAME + want, at, &got) < 0)
+        return error_errno(err, errno, "read block %" PRIu64 " of body %016" PRIx64, number, id);
+    block->len = got > CONTENT_FRAME ? (uint32_t)(got - CONTENT_FRAME) : 0;
+    if (block->len != want || bytes_get32(block->frame) != want ||
+        bytes_get32(block->frame + 4) != block_crc(id, number, block->frame + CONTENT_FRAME, want))
+        return error_set(err, ERROR_DAMAGED, "block %" PRIu64 " of body %016" PRIx64
+                         " does not verify", number, id);
+    return true;
+}

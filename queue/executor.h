@@ -1,0 +1,26 @@
+/*
+ * The threads that the queue is given. The queue makes none itself.
+ *
+ * A job's work() runs on another thread (or inline, in tests) and may block; it touches only what
+ * the job owns. done() runs afterwards on the thread that submitted it, never from within submit().
+ * The job's memory belongs to the submitter and must stay until done() has been called; done() may
+ * free it. Jobs of EXECUTOR_JOURNAL run one at a time in the order of submission, on a thread that
+ * does nothing else; EXECUTOR_CONTENT jobs run in any order, several at a time.
+ */
+#ifndef OUTTRAY_QUEUE_EXECUTOR_H
+#define OUTTRAY_QUEUE_EXECUTOR_H
+
+enum executor_lane { EXECUTOR_JOURNAL, EXECUTOR_CONTENT };
+
+struct executor_job {
+    void (*work)(struct executor_job *job);
+    void (*done)(struct executor_job *job);
+    struct executor_job *next; /* for the executor's own lists */
+};
+
+struct executor {
+    void *ctx;
+    void (*submit)(void *ctx, enum executor_lane lane, struct executor_job *job);
+};
+
+#endif

@@ -1,0 +1,220 @@
+/*
+ * The queue's face: everything relay/ may know of the spool.
+ *
+ * All calls come from one thread, the loop's. Nothing here blocks on the disk after queue_open(),
+ * except queue_close(): slow work goes to the executor and ends in a callback, which is called from
+ * the loop's thread and never from within the call that asked for it. No callback comes after
+ * queue_close().
+ *
+ * Time is an argument: now_ms is monotonic, wall_ms is the wall clock; both in ms.
+ *
+ * The promise: once a commit's callback has reported success, the message survives kill -9 and loss
+ * of power, until a settle or delete of it has been reported durable.
+ */
+#ifndef OUTTRAY_QUEUE_QUEUE_H
+#define OUTTRAY_QUEUE_QUEUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "queue/envelope.h"
+#include "queue/error.h"
+#include "queue/executor.h"
+#include "queue/fileops.h"
+#include "queue/schedule.h"
+
+#define QUEUE_ID_TEXT      17           /* hex digits and NUL */
+#define QUEUE_BLOCK        65536        /* most that a reader hands out at once */
+#define QUEUE_SMALL_MAX    (60 * 1024)  /* mail up to here lives in the journal, larger in a file */
+
+struct queue;
+struct queue_writer;
+struct queue_reader;
+
+enum queue_state {
+    QUEUE_QUEUED = 0,    /* waits for its time */
+    QUEUE_UNCERTAIN = 1, /* all of it was sent, the outcome was never made durable; waits longer */
+    QUEUE_HELD = 2,      /* waits for the operator; never expires */
+    QUEUE_DEAD = 3,      /* will not be tried again; kept for the operator */
+    QUEUE_GONE = 4       /* every recipient has an outcome, or it was deleted */
+};
+
+const char *queue_state_name(enum queue_state state);
+
+/* What memory knows of a message. Plain values, copied out. */
+struct queue_info {
+    uint64_t id;
+    enum queue_state state;
+    enum lane lane;
+    bool in_flight; /* leased by queue_pick() */
+    bool in_doubt;  /* marked, outcome open */
+    bool damaged;   /* its bytes do not verify: held, exported as far as it can be read */
+    bool large;     /* its mail data is a file of its own */
+    uint32_t attempts;
+    uint32_t recipients; /* of the envelope */
+    uint64_t size;
+    uint64_t arrived_ms; /* wall clock */
+    uint64_t due_ms;     /* monotonic; SCHEDULE_NEVER when held, dead or in flight */
+    uint64_t tried_ms;   /* time so far in which it could have been tried */
+    const char *route;   /* valid until the queue is closed */
+};
+
+struct queue_options {
+    const char *dir; /* made (0700) when missing; its parent must exist */
+    const struct fileops *ops; /* NULL: the system's */
+    struct executor executor;
+    uint64_t segment_size;   /* 0: 16 MiB, 4 MiB when the disk has less than 4 GiB free */
+    uint64_t max_bytes;      /* living bytes, mail and outcomes; 0: no limit */
+    uint64_t min_free_bytes; /* of the file system; new mail is refused below */
+    uint64_t uncertain_wait_ms; /* how long a message found in doubt waits; 15 min is usual */
+    uint64_t now_ms;
+    uint64_t wall_ms;
+    bool read_only; /* no lock, nothing written or repaired: for looking at a spool of a daemon that
+                       is down, or at a copy */
+};
+
+/* What recovery found. */
+struct queue_recovery {
+    uint64_t messages;  /* alive */
+    uint64_t uncertain; /* of them, were in doubt */
+    uint64_t damaged;   /* records or bodies that do not verify: copied aside or held */
+    uint64_t torn;      /* unfinished writes that nobody was told of: left out */
+    uint64_t orphans;   /* body files without a record: deleted, or left when there was damage */
+    uint64_t segments;
+};
+
+/* Locks the spool, recovers it and opens a new segment. Blocks. ERROR_BUSY when another process has
+ * it open; then the text names the directory. `dir` and `ops` are borrowed until queue_close().
+ * NULL on failure. */
+struct queue *queue_open(const struct queue_options *options, struct queue_recovery *out_recovery,
+                         struct error *err);
+/* Waits for what is under way (flush and bodies), seals the segment, unlocks. Writers and readers
+ * must have been closed. Accepts NULL. */
+void queue_close(struct queue *q);
+
+/* ---- accepting ------------------------------------------------------------------------------- */
+
+enum queue_flow {
+    QUEUE_FLOW_OK,   /* go on */
+    QUEUE_FLOW_FULL, /* taken, but stop until on_drain has been called */
+    QUEUE_FLOW_ERROR /* not taken; the writer can only be aborted */
+};
+
+/* Tells why new mail of about `size` octets (0: unknown) cannot be taken now: ERROR_NO_ROOM. Cheap. */
+bool queue_has_room(struct queue *q, uint64_t size, struct error *err);
+
+/* Begins a message. on_drain(ctx) is called when appends may go on after QUEUE_FLOW_FULL. NULL and
+ * ERROR_NO_ROOM when the disk budget is spent. The writer belongs to the caller until commit or
+ * abort. Memory: at most about two blocks a writer. */
+struct queue_writer *queue_begin(struct queue *q, void (*on_drain)(void *ctx), void *ctx,
+                                 struct error *err);
+uint64_t queue_writer_id(const struct queue_writer *w);
+uint64_t queue_writer_size(const struct queue_writer *w);
+/* Appends mail data, already in its stored form. Copies. */
+enum queue_flow queue_append(struct queue_writer *w, const void *data, size_t len,
+                             struct error *err);
+
+/* err is NULL exactly when the message is durable. It is then scheduled, due at once. */
+typedef void queue_commit_fn(void *ctx, uint64_t id, const struct error *err);
+
+/* Makes the message durable. Takes the writer, whatever happens; the envelope is borrowed for the
+ * call only and its `size` is set from the bytes appended. The callback always comes. */
+void queue_commit(struct queue_writer *w, const struct envelope *e, uint64_t now_ms,
+                  uint64_t wall_ms, queue_commit_fn *done, void *ctx);
+/* Forgets the message. Takes the writer; accepts NULL. */
+void queue_abort(struct queue_writer *w);
+
+/* ---- sending --------------------------------------------------------------------------------- */
+
+/* Leases the message that should go next on the route: it leaves the schedule until it is settled
+ * or released. False when none is due. */
+bool queue_pick(struct queue *q, uint32_t route, uint64_t now_ms, struct queue_info *out_info);
+uint64_t queue_next_due(const struct queue *q, uint32_t route, uint64_t now_ms);
+/* Messages of the route in the schedule, due or not. */
+size_t queue_waiting(const struct queue *q, uint32_t route);
+/* Routes are numbered as they appear, in recovered mail or by this call; the numbers hold until the
+ * queue is closed. */
+bool queue_route(struct queue *q, const char *name, uint32_t *out_route);
+uint32_t queue_route_count(const struct queue *q);
+const char *queue_route_name(const struct queue *q, uint32_t route);
+
+/* reader and envelope are NULL on error. The reader belongs to the callee until queue_reader_close();
+ * the envelope, with the recorded outcomes applied, belongs to the reader. ERROR_DAMAGED: the message
+ * has been held and marked. */
+typedef void queue_reader_fn(void *ctx, struct queue_reader *r, const struct envelope *e,
+                             const struct error *err);
+/* Opens a message for reading, leased or not. The callback always comes. */
+void queue_reader_open(struct queue *q, uint64_t id, queue_reader_fn *done, void *ctx);
+
+/* data is valid during the callback; len 0 without error is the end. Every block was verified against
+ * its checksum before it is handed out. */
+typedef void queue_read_fn(void *ctx, const uint8_t *data, size_t len, const struct error *err);
+/* Reads the next block, at most QUEUE_BLOCK octets. One read at a time. */
+void queue_read(struct queue_reader *r, queue_read_fn *done, void *ctx);
+/* Frees the reader, also while a read is under way, whose callback then never comes. Accepts NULL. */
+void queue_reader_close(struct queue_reader *r);
+
+/* err is NULL when the record is durable. */
+typedef void queue_done_fn(void *ctx, const struct error *err);
+
+/* Marks a leased message in doubt: durable before the callback. If the outcome is never settled (we
+ * crash), recovery makes it uncertain. */
+void queue_doubt(struct queue *q, uint64_t id, uint64_t wall_ms, queue_done_fn *done, void *ctx);
+
+/* How an attempt on a leased message ended. */
+struct queue_attempt {
+    const struct envelope *envelope; /* every recipient's state and reply after the attempt */
+    enum queue_state state;          /* QUEUED and UNCERTAIN wait wait_ms; GONE removes */
+    uint64_t wait_ms;
+    uint64_t tried_ms; /* new sum */
+    bool counts;       /* an attempt on this message, as against one that ended before it began */
+};
+
+/* Records the outcome and ends the lease. Memory follows at once (so that the next pick is right);
+ * the callback, which may be NULL, says when it is durable. A failed settle is tried again by the
+ * queue itself with the next segment; what is reported then is only a delay. */
+void queue_settle(struct queue *q, uint64_t id, const struct queue_attempt *attempt, uint64_t now_ms,
+                  uint64_t wall_ms, queue_done_fn *done, void *ctx);
+/* Ends the lease with nothing recorded: nothing of the message was sent. Due at due_ms. A mark of
+ * doubt set in this lease must be settled instead. */
+void queue_release(struct queue *q, uint64_t id, uint64_t due_ms);
+
+/* ---- looking and operating ------------------------------------------------------------------- */
+
+bool queue_find(const struct queue *q, uint64_t id, struct queue_info *out_info);
+/* The message with the smallest id above `after`; false when there is none. Walks in O(log n) or
+ * better; the queue may change between two calls. */
+bool queue_list(const struct queue *q, uint64_t after, struct queue_info *out_info);
+
+/* Makes a message (queued, uncertain, held or dead) due now. ERROR_BUSY while it is in flight. */
+bool queue_retry(struct queue *q, uint64_t id, uint64_t now_ms, uint64_t wall_ms,
+                 struct error *err);
+/* Removes a message for good, durably. ERROR_BUSY while it is in flight. */
+bool queue_delete(struct queue *q, uint64_t id, queue_done_fn *done, void *ctx, struct error *err);
+
+struct queue_counts {
+    uint64_t state[QUEUE_GONE]; /* messages by state */
+    uint64_t lane[LANE_COUNT];  /* of the queued and uncertain */
+    uint64_t in_flight;
+    uint64_t damaged;
+    uint64_t living_bytes; /* of mail that is not gone */
+    uint64_t disk_bytes;   /* segments and bodies */
+    uint64_t free_bytes;   /* of the file system, as last measured */
+    uint64_t flushes;      /* journal flushes since the start */
+    uint64_t commits;      /* messages made durable since the start */
+    uint64_t segments;
+    bool failing;          /* the last write to the spool failed; `failure` says how */
+    char failure[ERROR_TEXT_MAX];
+};
+
+void queue_counts(const struct queue *q, struct queue_counts *out);
+
+/* Regular upkeep, about once a second: free space, carrying stragglers forward, removing segments
+ * in which nothing lives. Cheap; slow work goes to the executor. */
+void queue_tick(struct queue *q, uint64_t now_ms, uint64_t wall_ms);
+
+void queue_id_text(uint64_t id, char out[QUEUE_ID_TEXT]); /* lower-case hex, at least 4 digits */
+bool queue_id_parse(const char *text, uint64_t *out_id);
+
+#endif

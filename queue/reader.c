@@ -1,0 +1,333 @@
+/*
+ * Reading a message back: the part of queue.h from queue_reader_open() to queue_reader_close().
+ *
+ * A reader waits until nothing of its message is under way, so that it sees the newest outcomes.
+ * Its segments are held only while the record is read: after that small mail is in memory and large
+ * mail has a descriptor of its own.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "queue/spool.h"
+
+#define READER_RAW_MAX (SEGMENT_RECORD_HEADER + SEGMENT_HEAD_MAX + SEGMENT_BODY_MAX + SEGMENT_ALIGN)
+
+struct queue_reader {
+    struct queue *q;
+    uint64_t id;
+    struct queue_reader *waiting_next;
+    struct task *task;
+    bool parked; /* in q->waiting */
+    bool closed;
+    bool opening;
+    queue_reader_fn *opened;
+    queue_read_fn *got;
+    void *ctx;
+    struct journal_segment *held[2];
+    /* What the worker needs to know. */
+    struct segfile_place message;
+    struct segfile_place outcomes;
+    bool has_outcomes;
+    bool large;
+    bool revived;
+    bool lenient; /* known to be damaged: read what can be read */
+    uint16_t head_len;
+    uint32_t envelope_len;
+    uint64_t size;
+    /* The worker's results. */
+    struct envelope envelope;
+    struct bytes small;
+    struct content_block *block;
+    const uint8_t *data;
+    size_t data_len;
+    uint64_t position; /* of small mail: octets; of large: blocks */
+    int fd;
+    bool damaged; /* lenient: something did not verify */
+    struct error error;
+};
+
+/* ---- opening, on the worker ------------------------------------------------------------------ */
+
+/* Whether to go on after a failure. */
+static bool tolerates(struct queue_reader *r)
+{
+    if (!r->lenient || (r->error.kind != ERROR_DAMAGED && r->error.kind != ERROR_IO))
+        return false;
+    r->damaged = true;
+    return true;
+}
+
+static bool split_record(struct queue_reader *r, const struct bytes *raw, size_t body_at)
+{
+    size_t left = raw->len > body_at ? raw->len - body_at : 0;
+    size_t text_len = r->envelope_len < left ? r->envelope_len : left;
+    const uint8_t *text = raw->data + (raw->len - left);
+    if (!envelope_decode(&r->envelope, text, text_len, &r->error)) {
+        r->error.kind = r->error.kind == ERROR_NO_ROOM ? ERROR_NO_ROOM : ERROR_DAMAGED;
+        if (!tolerates(r))
+            return false;
+    }
+    if (r->large)
+        return true;
+    size_t size = r->size < left - text_len ? (size_t)r->size : left - text_len;
+    return bytes_append(&r->small, text + text_len, size) ||
+           error_set(&r->error, ERROR_NO_ROOM, "no memory for mail data");
+}
+
+static bool read_message(struct queue_reader *r)
+{
+    struct bytes raw;
+    struct segment_record record = {.head_len = r->head_len};
+    bytes_init(&raw, READER_RAW_MAX);
+    const struct queue *q = r->q;
+    bool ok = segfile_read(q->ops, q->journal_dir, &r->message, &record, &raw, &r->error) ||
+              tolerates(r);
+    ok = ok && split_record(r, &raw, (size_t)SEGMENT_RECORD_HEADER + record.head_len);
+    bytes_done(&raw);
+    return ok;
+}
+
+static bool read_outcomes(struct queue_reader *r)
+{
+    struct bytes raw;
+    struct segment_record record;
+    bytes_init(&raw, READER_RAW_MAX);
+    const struct queue *q = r->q;
+    bool ok = segfile_read(q->ops, q->journal_dir, &r->outcomes, &record, &raw, &r->error);
+    if (ok) {
+        const uint8_t *body = raw.data + SEGMENT_RECORD_HEADER + record.head_len;
+        ok = envelope_apply_outcomes(&r->envelope, body, record.body_len, &r->error);
+    }
+    bytes_done(&raw);
+    return ok || tolerates(r);
+}
+
+static void revive(struct envelope *e)
+{
+    for (size_t i = 0; i < e->recipient_count; i++)
+        if (e->recipients[i].state == RECIPIENT_FAILED)
+            e->recipients[i].state = RECIPIENT_PENDING;
+}
+
+static void open_work(struct queue_reader *r)
+{
+    if (!read_message(r) || (r->has_outcomes && !read_outcomes(r)))
+        return;
+    if (r->revived)
+        revive(&r->envelope);
+    if (r->large) {
+        r->fd = content_open(r->q->ops, r->q->content_dir, r->id, &r->error);
+        if (r->fd < 0 && !tolerates(r))
+            return;
+    }
+    error_clear(&r->error);
+}
+
+/* ---- reading, on the worker ------------------------------------------------------------------ */
+
+static void small_work(struct queue_reader *r)
+{
+    r->data = r->small.data;
+    r->data_len = r->position == 0 ? r->small.len : 0;
+    r->position++;
+}
+
+static void large_work(struct queue_reader *r)
+{
+    r->data_len = 0;
+    while (r->data_len == 0 && r->fd >= 0 && r->position * CONTENT_BLOCK < r->size) {
+        struct error err = ERROR_INIT;
+        if (!content_read(r->q->ops, r->fd, r->id, r->size, r->position++, r->block, &err)) {
+            r->error = err;
+            if (!tolerates(r))
+                return;
+        }
+        r->data = r->block->frame + CONTENT_FRAME;
+        r->data_len = r->block->len;
+    }
+    error_clear(&r->error);
+}
+
+static void reader_work(void *ctx)
+{
+    struct queue_reader *r = ctx;
+    if (r->error.kind != ERROR_NONE)
+        return;
+    if (r->opening)
+        open_work(r);
+    else if (r->large)
+        large_work(r);
+    else
+        small_work(r);
+}
+
+/* ---- on the loop ----------------------------------------------------------------------------- */
+
+static void reader_free(struct queue_reader *r)
+{
+    if (r->fd >= 0)
+        (void)r->q->ops->close(r->q->ops->ctx, r->fd);
+    task_free(r->task);
+    envelope_done(&r->envelope);
+    bytes_done(&r->small);
+    free(r->block);
+    free(r);
+}
+
+static void release_segments(struct queue_reader *r)
+{
+    for (int i = 0; i < 2; i++) {
+        if (r->held[i])
+            journal_drop(r->q->journal, r->held[i]);
+        r->held[i] = NULL;
+    }
+}
+
+static void report_open(struct queue_reader *r)
+{
+    if (r->error.kind == ERROR_NONE) {
+        r->opened(r->ctx, r, &r->envelope, NULL);
+        return;
+    }
+    error_wrap(&r->error, "message %016llx", (unsigned long long)r->id);
+    r->opened(r->ctx, NULL, NULL, &r->error);
+    r->q->opened--;
+    reader_free(r);
+}
+
+static void report_read(struct queue_reader *r)
+{
+    if (r->error.kind == ERROR_NONE && r->data_len == 0 && r->damaged)
+        error_set(&r->error, ERROR_DAMAGED, "parts of the message do not verify");
+    if (r->error.kind == ERROR_NONE)
+        r->got(r->ctx, r->data, r->data_len, NULL);
+    else
+        r->got(r->ctx, NULL, 0, &r->error);
+}
+
+static void reader_done(void *ctx)
+{
+    struct queue_reader *r = ctx;
+    bool opening = r->opening;
+    r->opening = false;
+    release_segments(r);
+    if (r->error.kind == ERROR_DAMAGED && !r->lenient) {
+        struct message *m = spool_find(r->q, r->id);
+        if (m)
+            spool_mark_damaged(r->q, m);
+    }
+    if (r->closed)
+        reader_free(r);
+    else if (opening)
+        report_open(r);
+    else
+        report_read(r);
+}
+
+/* Copies what the worker needs, while nothing of the message is under way. */
+static void submit_open(struct queue_reader *r)
+{
+    struct message *m = spool_find(r->q, r->id);
+    if (!m) {
+        error_set(&r->error, ERROR_MISSING, "no such message");
+        task_submit(r->task, EXECUTOR_CONTENT);
+        return;
+    }
+    r->message = spool_place_value(m, PLACE_MESSAGE);
+    r->held[0] = m->places[PLACE_MESSAGE].segment;
+    r->has_outcomes = m->places[PLACE_OUTCOMES].segment != NULL;
+    if (r->has_outcomes) {
+        r->outcomes = spool_place_value(m, PLACE_OUTCOMES);
+        r->held[1] = m->places[PLACE_OUTCOMES].segment;
+    }
+    for (int i = 0; i < 2; i++)
+        if (r->held[i])
+            journal_hold(r->held[i]);
+    r->large = m->large;
+    r->revived = m->revived;
+    r->lenient = m->damaged && !m->leased;
+    r->head_len = m->head_len;
+    r->envelope_len = m->envelope_len;
+    r->size = m->size;
+    task_submit(r->task, EXECUTOR_CONTENT);
+}
+
+static struct queue_reader *reader_new(struct queue *q, uint64_t id)
+{
+    struct queue_reader *r = calloc(1, sizeof(*r));
+    if (!r)
+        return NULL;
+    r->q = q;
+    r->id = id;
+    r->fd = -1;
+    r->opening = true;
+    envelope_init(&r->envelope);
+    bytes_init(&r->small, QUEUE_SMALL_MAX);
+    r->task = task_new(q->tasks, reader_work, reader_done, r);
+    if (r->task)
+        return r;
+    envelope_done(&r->envelope);
+    free(r);
+    return NULL;
+}
+
+void queue_reader_open(struct queue *q, uint64_t id, queue_reader_fn *done, void *ctx)
+{
+    struct queue_reader *r = reader_new(q, id);
+    if (!r) {
+        struct error err = ERROR_INIT;
+        error_set(&err, ERROR_NO_ROOM, "no memory to read a message");
+        done(ctx, NULL, NULL, &err);
+        return;
+    }
+    r->opened = done;
+    r->ctx = ctx;
+    q->opened++;
+    const struct message *m = spool_find(q, id);
+    if (m && m->under_way > 0) {
+        r->parked = true;
+        r->waiting_next = q->waiting;
+        q->waiting = r;
+        return;
+    }
+    submit_open(r);
+}
+
+void reader_wake(struct queue *q, uint64_t id)
+{
+    struct queue_reader **at = &q->waiting;
+    while (*at) {
+        struct queue_reader *r = *at;
+        const struct message *m = r->id == id ? spool_find(q, id) : NULL;
+        if (r->id != id || (m && m->under_way > 0)) {
+            at = &r->waiting_next;
+            continue;
+        }
+        *at = r->waiting_next;
+        r->parked = false;
+        submit_open(r);
+    }
+}
+
+void queue_read(struct queue_reader *r, queue_read_fn *done, void *ctx)
+{
+    assert(!task_under_way(r->task));
+    r->got = done;
+    r->ctx = ctx;
+    if (r->large && !r->block)
+        r->block = malloc(sizeof(*r->block));
+    if (r->large && !r->block)
+        error_set(&r->error, ERROR_NO_ROOM, "no memory to read a message");
+    task_submit(r->task, EXECUTOR_CONTENT);
+}
+
+void queue_reader_close(struct queue_reader *r)
+{
+    if (!r)
+        return;
+    r->q->opened--;
+    r->closed = true;
+    if (!task_under_way(r->task))
+        reader_free(r);
+}

@@ -1,0 +1,168 @@
+/*
+ * The inside of the queue: what its parts (queue, writer, reader, restore, upkeep) share.
+ * Nothing outside queue/ includes this.
+ *
+ * A message in memory is what the schedule needs and where its records are. Each of its places holds
+ * its segment. Memory changes at once, places only when the record is durable; a message that is
+ * gone leaves the tree at once and its memory when nothing of it is under way any more.
+ */
+#ifndef OUTTRAY_QUEUE_SPOOL_H
+#define OUTTRAY_QUEUE_SPOOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "queue/content.h"
+#include "queue/idtree.h"
+#include "queue/journal.h"
+#include "queue/names.h"
+#include "queue/queue.h"
+#include "queue/record.h"
+#include "queue/schedule.h"
+#include "queue/segfile.h"
+#include "queue/tasks.h"
+
+#define SPOOL_PATH_MAX 4096
+
+enum place_kind { PLACE_MESSAGE, PLACE_STATE, PLACE_OUTCOMES, PLACE_DOUBT, PLACE_COUNT };
+
+struct place {
+    struct journal_segment *segment; /* NULL: there is no such record */
+    uint32_t offset;
+    uint32_t span;
+};
+
+struct message {
+    struct schedule_entry entry; /* entry.due_ms also holds the due time when not scheduled */
+    struct idtree_node node;     /* key: the id */
+    struct message *segment_prev;
+    struct message *segment_next;
+    const char *device;
+    struct place places[PLACE_COUNT];
+    uint64_t size;
+    uint64_t arrived_ms;
+    uint64_t tried_ms;
+    uint32_t envelope_len;
+    uint32_t attempts;
+    uint32_t recipients;
+    uint32_t route;
+    uint16_t head_len;
+    uint16_t under_way; /* records appended and not yet durable */
+    uint8_t state;      /* enum queue_state */
+    uint8_t lane;
+    bool leased : 1;
+    bool in_doubt : 1;
+    bool damaged : 1;
+    bool large : 1;
+    bool revived : 1;
+    bool unscheduled : 1;  /* there was no memory to schedule it */
+    bool has_content : 1;  /* recovery: its body was seen */
+    bool bad_outcomes : 1; /* recovery: its newest outcomes do not verify */
+};
+
+struct carry;
+struct queue_writer;
+struct queue_reader;
+
+struct queue {
+    const struct fileops *ops;
+    struct tasks *tasks;
+    struct journal *journal;
+    struct schedule *schedule;
+    struct idtree messages;
+    struct names devices;
+    char dir[SPOOL_PATH_MAX];
+    char journal_dir[SPOOL_PATH_MAX];
+    char content_dir[SPOOL_PATH_MAX];
+    char damaged_dir[SPOOL_PATH_MAX];
+    int lock_fd;
+    bool read_only;
+    uint32_t segment_size;
+    uint64_t max_bytes;
+    uint64_t min_free_bytes;
+    uint64_t uncertain_wait_ms;
+    uint64_t now_ms;
+    uint64_t wall_ms;
+    uint64_t states[QUEUE_GONE];
+    uint64_t lanes[LANE_COUNT];
+    uint64_t in_flight;
+    uint64_t damaged;
+    uint64_t living_bytes;   /* mail data of living messages */
+    uint64_t living_journal; /* octets of records that count */
+    uint64_t content_bytes;  /* of body files */
+    uint64_t writer_bytes;   /* taken by writers that have not ended */
+    uint64_t commits;
+    uint64_t unscheduled;
+    /* Free space: what was measured, less what was taken since. */
+    struct task *space_task;
+    struct fileops_space measured; /* the task's while it is under way */
+    bool measured_ok;
+    bool space_known;
+    uint64_t free_bytes;
+    struct carry *carry;   /* a round under way, or NULL */
+    uint64_t carry_budget; /* octets that may be carried forward before the next tick */
+    struct queue_writer *doomed;  /* failed large mail whose body waits to be removed */
+    struct queue_reader *waiting; /* readers of messages whose outcome is under way */
+    unsigned opened; /* writers and readers, for our own bugs */
+};
+
+/* ---- messages in memory ---------------------------------------------------------------------- */
+
+struct message *spool_find(const struct queue *q, uint64_t id);
+uint64_t message_id(const struct message *m);
+/* A message in no list. NULL without memory, or when the route cannot be made. */
+struct message *spool_message(struct queue *q, const struct record_message *head);
+/* Puts it into the tree and the counts. */
+void spool_add(struct queue *q, struct message *m, uint64_t id);
+/* Takes it out of schedule, tree and counts; its places stay. */
+void spool_detach(struct queue *q, struct message *m);
+/* Drops its places and frees it. */
+void spool_free_message(struct queue *q, struct message *m);
+
+void spool_place(struct queue *q, struct message *m, enum place_kind kind,
+                 struct journal_segment *segment, uint32_t offset, uint32_t span);
+void spool_unplace(struct queue *q, struct message *m, enum place_kind kind);
+
+/* Changes what is counted: state, lease, damage. */
+struct message_change {
+    enum queue_state state;
+    bool leased;
+    bool damaged;
+};
+struct message_change spool_change(const struct message *m);
+void spool_set(struct queue *q, struct message *m, const struct message_change *to);
+/* Schedules a queued or uncertain message that is not leased; others leave the schedule. */
+void spool_schedule(struct queue *q, struct message *m, uint64_t due_ms);
+
+/* ---- records --------------------------------------------------------------------------------- */
+
+/* Appends the message's state as memory has it, and the outcomes when there are any (taken over,
+ * with their memory). Never lost once it returns true. False without memory. */
+bool spool_write_state(struct queue *q, struct message *m, uint64_t wait_ms, uint64_t wall_ms,
+                       struct bytes *outcomes, queue_done_fn *done, void *ctx);
+bool spool_write_doubt(struct queue *q, struct message *m, uint64_t wall_ms, queue_done_fn *done,
+                       void *ctx);
+/* Detaches the message and appends its GONE; the body is removed when that is durable. */
+bool spool_write_gone(struct queue *q, struct message *m, queue_done_fn *done, void *ctx);
+/* What the MESSAGE record's head says of m. */
+void spool_message_head(const struct queue *q, const struct message *m,
+                        struct record_message *out);
+/* Holds a message whose bytes do not verify, and records that. */
+void spool_mark_damaged(struct queue *q, struct message *m);
+
+/* Where a record is, as a value for a worker. */
+struct segfile_place spool_place_value(const struct message *m, enum place_kind kind);
+
+/* ---- between the parts ----------------------------------------------------------------------- */
+
+/* Called when nothing of m is under way any more: readers that wait for that go on. */
+void reader_wake(struct queue *q, uint64_t id);
+/* Removes the bodies of failed writers, or forgets them when the queue closes. */
+void writer_remove_doomed(struct queue *q, bool closing);
+/* Measures free space, blocking. False without memory. */
+bool upkeep_init(struct queue *q);
+void upkeep_done(struct queue *q);
+void upkeep_tick(struct queue *q);
+
+#endif

@@ -1,0 +1,312 @@
+/*
+ * What the queue does by itself, about once a second: measuring free space, and carrying stragglers
+ * forward so that the oldest segment can go.
+ *
+ * Stragglers are carried when the journal takes more than twice what lives in it and a few segments
+ * besides. Their records are read and verified on a worker and appended again, MESSAGE before STATE.
+ * A message is passed over while it is leased or anything of it is under way, also when that began
+ * during the read: what was read may then be old. What does not verify is carried too, marked as
+ * damaged; else one bad record would keep every later segment from being removed.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "queue/spool.h"
+
+#define CARRY_MESSAGES 64
+#define CARRY_BYTES    (1024u * 1024u)      /* of one round */
+#define CARRY_TICK     (8u * 1024u * 1024u) /* from one tick to the next */
+#define CARRY_SLACK    4                    /* segments */
+#define CARRY_RAW_MAX                                                                              \
+    (SEGMENT_RECORD_HEADER + SEGMENT_HEAD_MAX + SEGMENT_BODY_MAX + SEGMENT_ALIGN)
+
+/* A record that was read to be written again. */
+struct carry_record {
+    struct segfile_place place;
+    struct segment_record record;
+    struct bytes raw;
+    bool ok; /* it verifies */
+};
+
+struct carry_item {
+    uint64_t id;
+    bool has_outcomes;
+    struct carry_record message;
+    struct carry_record outcomes;
+};
+
+struct carry {
+    struct queue *q;
+    struct task *task;
+    struct journal_segment *segment; /* held */
+    struct carry_item items[CARRY_MESSAGES];
+    size_t count;
+    uint64_t bytes;
+};
+
+/* A copy being appended. */
+struct carried {
+    struct journal_record record; /* first */
+    struct queue *q;
+    struct message *m;
+    uint64_t id;
+    struct bytes raw; /* holds the body */
+};
+
+static void carry_begin(struct queue *q);
+
+/* ---- free space ------------------------------------------------------------------------------ */
+
+static void space_work(void *ctx)
+{
+    struct queue *q = ctx;
+    q->measured_ok = q->ops->space(q->ops->ctx, q->dir, &q->measured) == 0;
+}
+
+static void space_done(void *ctx)
+{
+    struct queue *q = ctx;
+    q->space_known = q->measured_ok;
+    q->free_bytes = q->measured_ok ? q->measured.free_bytes : 0;
+}
+
+/* ---- reading, on the worker ------------------------------------------------------------------ */
+
+static void read_record(const struct queue *q, struct carry_record *r)
+{
+    struct error err = ERROR_INIT;
+    bytes_init(&r->raw, CARRY_RAW_MAX);
+    r->ok = segfile_read(q->ops, q->journal_dir, &r->place, &r->record, &r->raw, &err);
+}
+
+static void carry_work(void *ctx)
+{
+    struct carry *c = ctx;
+    for (size_t i = 0; i < c->count; i++) {
+        read_record(c->q, &c->items[i].message);
+        if (c->items[i].has_outcomes)
+            read_record(c->q, &c->items[i].outcomes);
+    }
+}
+
+/* ---- appending ------------------------------------------------------------------------------- */
+
+static void carried_done(struct journal_record *r, const struct error *err)
+{
+    struct carried *a = (struct carried *)r;
+    struct queue *q = a->q;
+    a->m->under_way--;
+    if (!err) {
+        a->m->head_len = r->head_len;
+        spool_place(q, a->m, PLACE_MESSAGE, r->segment, r->offset, r->span);
+    }
+    if (a->m->under_way == 0)
+        reader_wake(q, a->id);
+    bytes_done(&a->raw);
+    free(a);
+}
+
+/* Head and body as they were; of a record that does not verify, the head as memory knows it and the
+ * body as far as there is one. */
+static void copy_record(struct carried *a, const struct carry_record *from)
+{
+    size_t head_len = from->ok ? from->record.head_len : a->m->head_len;
+    size_t body_at = SEGMENT_RECORD_HEADER + head_len;
+    size_t body_len = a->m->envelope_len + (a->m->large ? 0 : (size_t)a->m->size);
+    uint8_t *head = journal_record_head(&a->record);
+    if (from->ok && head_len <= RECORD_HEAD_MAX) {
+        memcpy(head, a->raw.data + SEGMENT_RECORD_HEADER, head_len);
+        a->record.head_len = (uint16_t)head_len;
+        body_len = from->record.body_len;
+    } else {
+        struct record_message fields;
+        spool_message_head(a->q, a->m, &fields);
+        a->record.head_len = (uint16_t)record_encode_message(&fields, head);
+    }
+    size_t left = a->raw.len - body_at;
+    a->record.body[0] =
+        (struct iovec){a->raw.data + body_at, body_len < left ? body_len : left};
+}
+
+static void append_copy(struct queue *q, struct message *m, struct carry_record *from)
+{
+    struct carried *a = from->raw.len == from->place.span ? calloc(1, sizeof(*a)) : NULL;
+    if (!a) /* no memory now; it comes round again */
+        return;
+    a->q = q;
+    a->m = m;
+    a->id = message_id(m);
+    a->raw = from->raw;
+    bytes_init(&from->raw, CARRY_RAW_MAX);
+    if (!from->ok)
+        spool_mark_damaged(q, m);
+    copy_record(a, from);
+    a->record.type = SEGMENT_MESSAGE;
+    a->record.id = a->id;
+    a->record.done = carried_done;
+    m->under_way++;
+    journal_append(q->journal, &a->record);
+}
+
+static uint64_t wait_left(const struct queue *q, const struct message *m)
+{
+    bool waits = m->state == QUEUE_QUEUED || m->state == QUEUE_UNCERTAIN;
+    return waits && m->entry.due_ms > q->now_ms ? m->entry.due_ms - q->now_ms : 0;
+}
+
+static void append_state(struct queue *q, struct message *m, struct carry_item *item)
+{
+    struct bytes outcomes;
+    const struct segment_record *r = &item->outcomes.record;
+    bytes_init(&outcomes, SEGMENT_BODY_MAX);
+    if (item->has_outcomes && item->outcomes.ok) {
+        const uint8_t *body = item->outcomes.raw.data + SEGMENT_RECORD_HEADER + r->head_len;
+        if (!bytes_append(&outcomes, body, r->body_len))
+            return;
+    } else if (item->has_outcomes) {
+        spool_unplace(q, m, PLACE_OUTCOMES);
+        spool_mark_damaged(q, m);
+    }
+    (void)spool_write_state(q, m, wait_left(q, m), q->wall_ms, &outcomes, NULL, NULL);
+    bytes_done(&outcomes);
+}
+
+static bool same_place(const struct message *m, enum place_kind kind,
+                       const struct carry_record *from)
+{
+    const struct place *p = &m->places[kind];
+    return p->segment && p->segment->number == from->place.number &&
+           p->offset == from->place.offset;
+}
+
+static bool at_rest(const struct message *m)
+{
+    return !m->leased && m->under_way == 0 && !m->places[PLACE_DOUBT].segment;
+}
+
+static void carry_item(struct queue *q, struct carry_item *item)
+{
+    struct message *m = spool_find(q, item->id);
+    if (!m || !at_rest(m) || !same_place(m, PLACE_MESSAGE, &item->message))
+        return;
+    bool has_outcomes = m->places[PLACE_OUTCOMES].segment != NULL;
+    if (has_outcomes != item->has_outcomes ||
+        (has_outcomes && !same_place(m, PLACE_OUTCOMES, &item->outcomes)))
+        return;
+    append_copy(q, m, &item->message);
+    if (m->places[PLACE_STATE].segment)
+        append_state(q, m, item);
+}
+
+static void carry_free(struct carry *c)
+{
+    for (size_t i = 0; i < c->count; i++) {
+        bytes_done(&c->items[i].message.raw);
+        bytes_done(&c->items[i].outcomes.raw);
+    }
+    task_free(c->task);
+    free(c);
+}
+
+static void carry_done(void *ctx)
+{
+    struct carry *c = ctx;
+    struct queue *q = c->q;
+    for (size_t i = 0; i < c->count; i++)
+        carry_item(q, &c->items[i]);
+    journal_drop(q->journal, c->segment);
+    q->carry_budget -= c->bytes < q->carry_budget ? c->bytes : q->carry_budget;
+    q->carry = NULL;
+    carry_free(c);
+    carry_begin(q);
+}
+
+/* ---- choosing -------------------------------------------------------------------------------- */
+
+static bool too_much_dead(const struct queue *q)
+{
+    struct journal_stats stats;
+    journal_stats(q->journal, &stats);
+    uint64_t slack = (uint64_t)CARRY_SLACK * q->segment_size;
+    return !stats.failing && stats.bytes > 2 * q->living_journal + slack;
+}
+
+static void choose(struct carry *c, const struct message *m)
+{
+    struct carry_item *item = &c->items[c->count++];
+    item->id = message_id(m);
+    item->message.place = spool_place_value(m, PLACE_MESSAGE);
+    item->has_outcomes = m->places[PLACE_OUTCOMES].segment != NULL;
+    c->bytes += item->message.place.span;
+    if (!item->has_outcomes)
+        return;
+    item->outcomes.place = spool_place_value(m, PLACE_OUTCOMES);
+    c->bytes += item->outcomes.place.span;
+}
+
+static bool is_full(const struct carry *c)
+{
+    return c->count == CARRY_MESSAGES || c->bytes >= CARRY_BYTES;
+}
+
+static void carry_begin(struct queue *q)
+{
+    struct journal_segment *s = journal_oldest(q->journal);
+    if (q->carry || q->carry_budget == 0 || !s || !s->messages || !too_much_dead(q))
+        return;
+    struct carry *c = calloc(1, sizeof(*c));
+    if (!c)
+        return;
+    c->q = q;
+    for (struct message *m = s->messages; m && !is_full(c); m = m->segment_next)
+        if (at_rest(m))
+            choose(c, m);
+    c->task = c->count > 0 ? task_new(q->tasks, carry_work, carry_done, c) : NULL;
+    if (!c->task) {
+        carry_free(c);
+        return;
+    }
+    c->segment = s;
+    journal_hold(s);
+    q->carry = c;
+    task_submit(c->task, EXECUTOR_CONTENT);
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+bool upkeep_init(struct queue *q)
+{
+    q->space_task = task_new(q->tasks, space_work, space_done, q);
+    if (!q->space_task)
+        return false;
+    space_work(q);
+    space_done(q);
+    return true;
+}
+
+void upkeep_done(struct queue *q)
+{
+    task_free(q->space_task);
+}
+
+static void reschedule(struct queue *q)
+{
+    struct idtree_node *node = idtree_next(&q->messages, 0);
+    for (; node && q->unscheduled > 0; node = idtree_next(&q->messages, node->key)) {
+        struct message *m = spool_find(q, node->key);
+        if (m->unscheduled)
+            spool_schedule(q, m, m->entry.due_ms);
+    }
+}
+
+void upkeep_tick(struct queue *q)
+{
+    if (!task_under_way(q->space_task))
+        task_submit(q->space_task, EXECUTOR_CONTENT);
+    if (q->unscheduled > 0)
+        reschedule(q);
+    if (!*journal_failure(q->journal))
+        writer_remove_doomed(q, false);
+    q->carry_budget = CARRY_TICK;
+    carry_begin(q);
+}
