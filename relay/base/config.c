@@ -1,0 +1,117 @@
+#include "relay/base/config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "relay/base/config_build.h"
+#include "relay/base/config_check.h"
+
+struct config *config_parse(const char *file, const char *text, size_t len, FILE *mistakes)
+{
+    struct config_builder b = {.c = calloc(1, sizeof(struct config))};
+    struct config *result = NULL;
+
+    if (b.c == NULL) {
+        (void)fprintf(mistakes, "%s: there is not enough memory to read it\n", file);
+        return NULL;
+    }
+    config_mistakes_init(&b.m);
+    config_reader_read(&b.doc, text, len, &b.m);
+    config_build(&b);
+    if (!b.no_memory)
+        config_check(&b);
+    config_mistakes_write(&b.m, file, mistakes);
+    if (!config_mistakes_any(&b.m)) {
+        result = b.c;
+        b.c = NULL;
+    }
+    free(b.targets);
+    config_document_done(&b.doc);
+    config_mistakes_done(&b.m);
+    config_free(b.c);
+    return result;
+}
+
+static bool read_stream(FILE *in, char *buf, size_t size, size_t *out_len)
+{
+    size_t len = fread(buf, 1, size, in);
+
+    if (ferror(in))
+        return false;
+    *out_len = len;
+    return true;
+}
+
+struct config *config_load(const char *file, FILE *mistakes)
+{
+    size_t size = CONFIG_FILE_MAX + 1; /* one more, to tell a file that is too large */
+    FILE *in = fopen(file, "re");
+    char *buf = malloc(size);
+    struct config *c = NULL;
+    size_t len = 0;
+
+    if (in == NULL || buf == NULL || !read_stream(in, buf, size, &len))
+        (void)fprintf(mistakes, "%s: cannot be read: %s\n", file, strerror(errno));
+    else
+        c = config_parse(file, buf, len, mistakes);
+    free(buf);
+    if (in != NULL)
+        (void)fclose(in);
+    return c;
+}
+
+static void free_listener(struct config_listener *l)
+{
+    free(l->name);
+    free(l->address);
+}
+
+static void free_device(struct config_device *d)
+{
+    free(d->name);
+    free(d->route);
+    net_ranges_done(&d->addresses);
+}
+
+static void free_mailbox(struct config_mailbox *mb)
+{
+    free(mb->name);
+    free(mb->provider);
+    free(mb->host);
+    free(mb->address);
+    free(mb->login);
+    free(mb->password_file);
+    free(mb->ca_file);
+    free(mb->helo);
+}
+
+static void free_route(struct config_route *r)
+{
+    free(r->name);
+    free(r->mailboxes);
+}
+
+void config_free(struct config *c)
+{
+    if (c == NULL)
+        return;
+    for (size_t i = 0; i < c->listener_count; i++)
+        free_listener(&c->listeners[i]);
+    for (size_t i = 0; i < c->device_count; i++)
+        free_device(&c->devices[i]);
+    for (size_t i = 0; i < c->mailbox_count; i++)
+        free_mailbox(&c->mailboxes[i]);
+    for (size_t i = 0; i < c->route_count; i++)
+        free_route(&c->routes[i]);
+    free(c->listeners);
+    free(c->devices);
+    free(c->mailboxes);
+    free(c->routes);
+    free(c->hostname);
+    free(c->user);
+    free(c->spool);
+    free(c->socket);
+    net_ranges_done(&c->allow);
+    free(c);
+}

@@ -1,0 +1,155 @@
+/*
+ * The configuration: one table row per key, read once into a struct that nobody changes afterwards.
+ *
+ * The rows (config_rows()) name section, key, type, default, limits, help and the field that takes
+ * the value. They feed the parser, `outtray check`, the sample file and the manual page; a test
+ * holds these together. Nothing else knows key names, but for the few checks between keys in
+ * config.c. inih reads the text, fed line by line by a reader of our own (config_reader.h) that
+ * keeps line numbers and refuses or does itself what inih would cut or misread.
+ *
+ * Every mistake of a file is reported, each as "FILE:LINE: what is wrong; what to write instead",
+ * with the nearest known key or section; then nothing is returned. Reading never blocks on anything
+ * but the file. Secrets are not in here, only where they are (see secret.h).
+ *
+ * All strings are owned by the config and never NULL; an absent text is "".
+ */
+#ifndef OUTTRAY_RELAY_BASE_CONFIG_H
+#define OUTTRAY_RELAY_BASE_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "queue/envelope.h"
+#include "relay/base/log.h"
+#include "relay/base/net.h"
+
+#define CONFIG_LINE_MAX     197 /* octets; what inih as packaged takes. Lists can be continued */
+#define CONFIG_FILE_MAX     ((size_t)4 * 1024 * 1024)
+#define CONFIG_NAME_MAX     63 /* of a listener, device, mailbox, route */
+#define CONFIG_SECTIONS_MAX 4096
+#define CONFIG_MISTAKES_MAX 100 /* reported; then "and N more" */
+#define CONFIG_SIZE_CEILING (150u * 1024 * 1024)
+#define CONFIG_SOCKET_MAX   107 /* octets of a unix socket's path */
+#define CONFIG_DEFAULT_FILE "/etc/outtray/outtray.conf"
+
+struct config_listener {
+    char *name;
+    char *address; /* "" = all addresses, both families; else an IP address */
+    uint16_t port;
+    unsigned line; /* of its section, here and below; 0 when it is not in the file */
+};
+
+struct config_device {
+    char *name;
+    struct net_ranges addresses;
+    enum lane lane;
+    char *route; /* "" = the default route */
+    unsigned line;
+};
+
+enum config_tls { CONFIG_TLS_STARTTLS, CONFIG_TLS_IMPLICIT };
+enum config_auth { CONFIG_AUTH_PASSWORD, CONFIG_AUTH_NONE };
+
+struct config_mailbox {
+    char *name;
+    char *provider; /* preset whose values were taken for what the file leaves out */
+    char *host;
+    uint16_t port;
+    enum config_tls tls;
+    enum config_auth auth;
+    char *address;       /* sender identity */
+    char *login;         /* signing-in identity; the address when the file leaves it out */
+    char *password_file; /* "" with systemd credential or environment, see secret.h */
+    char *ca_file;       /* PEM with the authorities to trust; "" = the system's */
+    char *helo;          /* our EHLO argument; "" = [relay] hostname */
+    uint32_t connections;
+    uint32_t messages_per_minute;
+    uint32_t recipients_per_day;
+    uint64_t max_size; /* octets of mail data the provider takes */
+    unsigned line;
+};
+
+struct config_route {
+    char *name;
+    uint32_t *mailboxes; /* indices into config.mailboxes, in order of preference */
+    size_t mailbox_count;
+    unsigned line;
+};
+
+struct config {
+    /* [relay] */
+    char *hostname; /* never "": the host's own name when the file leaves it out */
+    char *user;     /* "" = do not change */
+    char *spool;
+    enum log_level log_level;
+    enum log_target log_target;
+    uint64_t spool_max;      /* octets; 0 = no limit */
+    uint64_t spool_min_free; /* octets */
+    uint64_t stop_ms;        /* how long a clean stop may take */
+    uint64_t give_up_ms;
+    uint64_t uncertain_wait_ms;
+    /* [devices]: defaults for all */
+    struct net_ranges allow; /* loopback and private ranges unless given */
+    uint64_t max_size;       /* octets of mail data accepted; 0 = what the route's mailboxes take */
+    uint32_t max_recipients;
+    uint32_t max_sessions; /* in all */
+    uint32_t max_sessions_per_device;
+    uint64_t idle_ms; /* longest silence of a device */
+    /* [api] */
+    char *socket; /* control socket */
+
+    struct config_listener *listeners;
+    size_t listener_count;
+    struct config_device *devices;
+    size_t device_count;
+    struct config_mailbox *mailboxes;
+    size_t mailbox_count;
+    struct config_route *routes; /* at least one; the first is "default": every mailbox, unless the
+                                    file has [route default] */
+    size_t route_count;
+};
+
+/* NULL after writing every mistake as a line to `mistakes`. */
+struct config *config_load(const char *file, FILE *mistakes);
+/* As config_load() of a text; `file` is the name used in messages. */
+struct config *config_parse(const char *file, const char *text, size_t len, FILE *mistakes);
+void config_free(struct config *c);
+
+enum config_type {
+    CONFIG_TEXT,      /* char *; one line */
+    CONFIG_FILE,      /* char *; absolute path */
+    CONFIG_HOST,      /* char *; domain name or IP address */
+    CONFIG_IP,        /* char *; IP address */
+    CONFIG_MAIL,      /* char *; local-part@domain */
+    CONFIG_NUMBER,    /* uint32_t */
+    CONFIG_PORT,      /* uint16_t */
+    CONFIG_SIZE,      /* uint64_t octets: 35MB, 512K, 1G (powers of 1024) */
+    CONFIG_TIME,      /* uint64_t ms, from 30s, 5m, 2h, 5d */
+    CONFIG_CHOICE,    /* an enum: the position in `choices` */
+    CONFIG_ADDRESSES, /* struct net_ranges: comma-separated ranges; may be given several times */
+    CONFIG_NAMES      /* comma-separated names of sections; may be given several times. No field */
+};
+
+struct config_row {
+    const char *section; /* "relay"; "listener" stands for every [listener NAME] */
+    const char *key;
+    enum config_type type;
+    const char *fallback; /* the default as written in a file; "" = none */
+    const char *example;  /* for the sample where there is no default */
+    uint64_t min, max;    /* of numbers, sizes, times */
+    const char *choices;  /* space-separated */
+    const char *help;     /* one or two sentences, for the sample file and the manual page */
+    size_t field;         /* where the value goes in the section's struct */
+    bool required;
+    bool may_be_empty;
+};
+
+const struct config_row *config_rows(size_t *out_count);
+/* The sample file: every section and key, commented, at its default. */
+void config_write_sample(FILE *out);
+/* The manual page outtray.conf(5), from the same rows. */
+void config_write_manual(FILE *out);
+
+#endif

@@ -1,0 +1,313 @@
+#include "relay/base/config_check.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "relay/base/config_value.h"
+#include "relay/base/provider.h"
+
+#define DEFAULT_ROUTE    "default"
+#define DEFAULT_LISTENER "default"
+#define OWN_NAME_MAX     256
+
+/* A heading that was not understood is reported already; what is missing because of it is not. */
+static bool is_rejected_name(const struct config_builder *b, const char *name)
+{
+    for (size_t i = 0; i < b->doc.count; i++)
+        if (b->targets[i].kind == NULL && strcmp(b->doc.sections[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+static bool any_rejected(const struct config_builder *b)
+{
+    for (size_t i = 0; i < b->doc.count; i++)
+        if (b->targets[i].kind == NULL)
+            return true;
+    return false;
+}
+
+static bool find_mailbox(const struct config *c, const char *name, uint32_t *out_index)
+{
+    for (size_t i = 0; i < c->mailbox_count; i++)
+        if (c->mailboxes[i].name != NULL && strcmp(c->mailboxes[i].name, name) == 0) {
+            *out_index = (uint32_t)i;
+            return true;
+        }
+    return false;
+}
+
+static bool route_has(const struct config_route *r, uint32_t index)
+{
+    for (size_t i = 0; i < r->mailbox_count; i++)
+        if (r->mailboxes[i] == index)
+            return true;
+    return false;
+}
+
+static void report_unknown_mailbox(struct config_builder *b, unsigned line, const char *name)
+{
+    const char *nearest = NULL;
+    const char *word;
+
+    for (size_t i = 0; i < b->c->mailbox_count && nearest == NULL; i++) {
+        word = b->c->mailboxes[i].name;
+        nearest = word != NULL ? config_mistakes_nearest(name, &word, 1) : NULL;
+    }
+    if (nearest != NULL)
+        config_mistakes_add(&b->m, line, "there is no [mailbox %s]; did you mean %s?", name,
+                            nearest);
+    else
+        config_mistakes_add(&b->m, line,
+                            "there is no [mailbox %s]; add that section or take the name "
+                            "out",
+                            name);
+}
+
+static void add_mailbox_name(struct config_builder *b, struct config_route *r, unsigned line,
+                             const char *name)
+{
+    uint32_t index;
+
+    if (!config_build_is_name(name))
+        config_mistakes_add(&b->m, line,
+                            "mailboxes: write names of [mailbox NAME] sections with commas "
+                            "between them");
+    else if (!find_mailbox(b->c, name, &index)) {
+        if (!is_rejected_name(b, name))
+            report_unknown_mailbox(b, line, name);
+    } else if (route_has(r, index))
+        config_mistakes_add(&b->m, line, "mailboxes: %s is named twice", name);
+    else
+        r->mailboxes[r->mailbox_count++] = index;
+}
+
+static void read_route(struct config_builder *b, struct config_target *t)
+{
+    struct config_route *r = t->fields;
+    char name[CONFIG_NAME_MAX + 1];
+
+    r->mailboxes = calloc(b->c->mailbox_count + 1, sizeof *r->mailboxes);
+    if (r->mailboxes == NULL) {
+        config_build_no_memory(b);
+        return;
+    }
+    for (size_t i = 0; i < t->section->count; i++) {
+        const struct config_entry *e = &t->section->entries[i];
+        const char *p = e->value;
+
+        if (strcmp(e->key, "mailboxes") != 0)
+            continue;
+        while (config_value_item(&p, name, sizeof name))
+            add_mailbox_name(b, r, e->line, name);
+    }
+}
+
+static void swap_routes(struct config_route *a, struct config_route *b)
+{
+    struct config_route kept = *a;
+
+    *a = *b;
+    *b = kept;
+}
+
+/* The default route is the file's, or else one of all mailboxes; either way it comes first. */
+static void place_default_route(struct config_builder *b)
+{
+    struct config *c = b->c;
+    struct config_route *r;
+    size_t at = 0;
+
+    while (at < c->route_count &&
+           (c->routes[at].name == NULL || strcmp(c->routes[at].name, DEFAULT_ROUTE) != 0))
+        at++;
+    if (at == c->route_count) {
+        r = config_build_extra(b, "route", DEFAULT_ROUTE);
+        r->mailboxes = calloc(c->mailbox_count + 1, sizeof *r->mailboxes);
+        if (r->mailboxes == NULL) {
+            config_build_no_memory(b);
+            return;
+        }
+        for (size_t i = 0; i < c->mailbox_count; i++)
+            r->mailboxes[r->mailbox_count++] = (uint32_t)i;
+    }
+    for (; at > 0; at--)
+        swap_routes(&c->routes[at], &c->routes[at - 1]);
+}
+
+static void check_listeners(struct config_builder *b)
+{
+    struct config *c = b->c;
+
+    for (size_t i = 0; i < c->listener_count; i++)
+        for (size_t j = 0; j < i; j++) {
+            const struct config_listener *one = &c->listeners[i];
+            const struct config_listener *other = &c->listeners[j];
+
+            if (one->port == other->port && strcmp(one->address, other->address) == 0)
+                config_mistakes_add(
+                    &b->m, one->line,
+                    "[listener %s] has the address and port of [listener %s], at line "
+                    "%u; change one of them",
+                    one->name, other->name, other->line);
+        }
+}
+
+/* All ranges of all devices in one list, so that equal ones become neighbours. */
+struct owned_range {
+    struct net_range range;
+    const struct config_device *owner;
+};
+
+static int by_range(const void *one, const void *other)
+{
+    const struct owned_range *a = one;
+    const struct owned_range *b = other;
+    int order = (int)a->range.first.family - (int)b->range.first.family;
+
+    if (order == 0)
+        order = memcmp(a->range.first.bytes, b->range.first.bytes, sizeof a->range.first.bytes);
+    if (order == 0)
+        order = memcmp(a->range.last.bytes, b->range.last.bytes, sizeof a->range.last.bytes);
+    if (order == 0)
+        order = a->owner->line < b->owner->line ? -1 : a->owner->line > b->owner->line;
+    return order;
+}
+
+static void report_equal_ranges(struct config_builder *b, const struct owned_range *list,
+                                size_t count)
+{
+    char text[NET_TEXT_MAX];
+
+    for (size_t i = 1; i < count; i++) {
+        const struct owned_range *a = &list[i - 1];
+        const struct owned_range *z = &list[i];
+
+        if (!net_equal(&a->range.first, &z->range.first) ||
+            !net_equal(&a->range.last, &z->range.last))
+            continue;
+        net_text(&z->range.first, text);
+        config_mistakes_add(
+            &b->m, z->owner->line,
+            "[device %s] has the same address or range (%s) as [device %s], at line %u; "
+            "take one of them out",
+            z->owner->name, text, a->owner->name, a->owner->line);
+    }
+}
+
+static void check_equal_ranges(struct config_builder *b)
+{
+    const struct config *c = b->c;
+    struct owned_range *list;
+    size_t count = 0;
+
+    for (size_t i = 0; i < c->device_count; i++)
+        count += c->devices[i].addresses.count;
+    if (count == 0)
+        return;
+    list = calloc(count, sizeof *list);
+    if (list == NULL) {
+        config_build_no_memory(b);
+        return;
+    }
+    count = 0;
+    for (size_t i = 0; i < c->device_count; i++)
+        for (size_t j = 0; j < c->devices[i].addresses.count; j++)
+            list[count++] = (struct owned_range){c->devices[i].addresses.list[j], &c->devices[i]};
+    qsort(list, count, sizeof *list, by_range);
+    report_equal_ranges(b, list, count);
+    free(list);
+}
+
+static void check_device(struct config_builder *b, const struct config_target *t)
+{
+    const struct config_device *d = t->fields;
+    const char *nearest = NULL;
+    bool found = *d->route == '\0' || is_rejected_name(b, d->route);
+
+    for (size_t i = 0; i < b->c->route_count && !found; i++) {
+        const char *word = b->c->routes[i].name;
+
+        found = strcmp(word, d->route) == 0;
+        if (nearest == NULL)
+            nearest = config_mistakes_nearest(d->route, &word, 1);
+    }
+    if (!found)
+        config_mistakes_add(&b->m, config_build_line(t->section, "route"),
+                            "there is no [route %.64s]%s%s%s", d->route,
+                            nearest != NULL ? "; did you mean " : "; add that section",
+                            nearest != NULL ? nearest : "", nearest != NULL ? "?" : "");
+}
+
+static void check_mailbox(struct config_builder *b, const struct config_target *t)
+{
+    struct config_mailbox *mb = t->fields;
+
+    if (*mb->host == '\0' && provider_find(mb->provider) != NULL &&
+        config_build_value(t->section, "host") == NULL)
+        config_mistakes_add(
+            &b->m, t->section->line,
+            "[mailbox %s] needs host, because its provider is %s; write a line such as "
+            "host = mail.example.com",
+            mb->name, mb->provider);
+    if (*mb->login == '\0')
+        config_build_text(b, &mb->login, mb->address);
+}
+
+static void check_socket(struct config_builder *b)
+{
+    if (strlen(b->c->socket) > CONFIG_SOCKET_MAX)
+        config_mistakes_add(&b->m, 0,
+                            "[api] socket: a unix socket's path has at most %d characters",
+                            CONFIG_SOCKET_MAX);
+}
+
+/* The machine's own name may be anything; what is not part of a domain name becomes '-'. */
+static void set_hostname(struct config_builder *b)
+{
+    char name[OWN_NAME_MAX] = "";
+
+    if (*b->c->hostname != '\0')
+        return;
+    if (gethostname(name, sizeof name - 1) < 0 || name[0] == '\0')
+        memcpy(name, "localhost", sizeof "localhost");
+    for (char *p = name; *p != '\0'; p++)
+        if (!((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') ||
+              *p == '.'))
+            *p = '-';
+    config_build_text(b, &b->c->hostname, config_value_is_host(name) ? name : "localhost");
+}
+
+static void check_any_mailbox(struct config_builder *b)
+{
+    if (b->c->mailbox_count == 0 && !any_rejected(b))
+        config_mistakes_add(
+            &b->m, 0,
+            "there is no mailbox to send through; add a section [mailbox office] with "
+            "address = scans@example.com and password_file = "
+            "/etc/outtray/office.password");
+}
+
+void config_check(struct config_builder *b)
+{
+    for (size_t i = 0; i < b->doc.count; i++)
+        if (config_build_is(&b->targets[i], "route"))
+            read_route(b, &b->targets[i]);
+    place_default_route(b);
+    if (b->c->listener_count == 0)
+        (void)config_build_extra(b, "listener", DEFAULT_LISTENER);
+    if (b->no_memory)
+        return;
+    for (size_t i = 0; i < b->doc.count; i++) {
+        if (config_build_is(&b->targets[i], "device"))
+            check_device(b, &b->targets[i]);
+        if (config_build_is(&b->targets[i], "mailbox"))
+            check_mailbox(b, &b->targets[i]);
+    }
+    check_listeners(b);
+    check_equal_ranges(b);
+    check_socket(b);
+    check_any_mailbox(b);
+    set_hostname(b);
+}

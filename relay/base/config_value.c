@@ -1,0 +1,321 @@
+#include "relay/base/config_value.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define MAIL_MAX  254 /* RFC 5321 4.5.3.1.3 less the angle brackets */
+#define HOST_MAX  253
+#define LABEL_MAX 63
+#define DIGITS    "0123456789"
+#define ITEM_MAX  (2 * NET_TEXT_MAX)
+
+struct unit {
+    const char *name;
+    uint64_t factor;
+};
+
+static const struct unit size_units[] = {
+    {"K", 1u << 10},   {"M", 1u << 20},   {"G", 1u << 30},   {"T", 1ull << 40},
+    {"KB", 1u << 10},  {"MB", 1u << 20},  {"GB", 1u << 30},  {"TB", 1ull << 40},
+    {"KiB", 1u << 10}, {"MiB", 1u << 20}, {"GiB", 1u << 30}, {"TiB", 1ull << 40},
+    {"", 1},           {"B", 1},
+};
+
+static const struct unit time_units[] = {
+    {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}, {"w", 604800000},
+};
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+static bool parse_with_unit(const char *text, const struct unit *units, size_t count,
+                            uint64_t *out_value)
+{
+    size_t digits = strspn(text, DIGITS);
+    const char *name = text + digits + strspn(text + digits, " \t");
+    uint64_t value;
+
+    if (digits == 0 || digits > 15)
+        return false;
+    value = strtoull(text, NULL, 10);
+    for (size_t i = 0; i < count; i++) {
+        if (strcasecmp(name, units[i].name) != 0)
+            continue;
+        if (value > UINT64_MAX / 2 / units[i].factor)
+            return false;
+        *out_value = value * units[i].factor;
+        return true;
+    }
+    return false;
+}
+
+bool config_value_number(const char *text, uint64_t *out_value)
+{
+    static const struct unit none = {"", 1};
+
+    return parse_with_unit(text, &none, 1, out_value);
+}
+
+bool config_value_size(const char *text, uint64_t *out_octets)
+{
+    return parse_with_unit(text, size_units, COUNT(size_units), out_octets);
+}
+
+bool config_value_time(const char *text, uint64_t *out_ms)
+{
+    return parse_with_unit(text, time_units, COUNT(time_units), out_ms);
+}
+
+void config_value_size_text(uint64_t octets, char *out, size_t size)
+{
+    static const struct unit units[] = {
+        {"TB", 1ull << 40}, {"GB", 1u << 30}, {"MB", 1u << 20}, {"KB", 1u << 10}};
+
+    for (size_t i = 0; i < COUNT(units); i++)
+        if (octets != 0 && octets % units[i].factor == 0) {
+            (void)snprintf(out, size, "%" PRIu64 "%s", octets / units[i].factor, units[i].name);
+            return;
+        }
+    (void)snprintf(out, size, "%" PRIu64, octets);
+}
+
+void config_value_time_text(uint64_t ms, char *out, size_t size)
+{
+    static const struct unit units[] = {{"d", 86400000}, {"h", 3600000}, {"m", 60000}};
+
+    for (size_t i = 0; i < COUNT(units); i++)
+        if (ms != 0 && ms % units[i].factor == 0) {
+            (void)snprintf(out, size, "%" PRIu64 "%s", ms / units[i].factor, units[i].name);
+            return;
+        }
+    (void)snprintf(out, size, "%" PRIu64 "s", ms / 1000);
+}
+
+static bool is_label(const char *p, size_t len)
+{
+    if (len == 0 || len > LABEL_MAX || p[0] == '-' || p[len - 1] == '-')
+        return false;
+    for (size_t i = 0; i < len; i++)
+        if (!((p[i] >= 'a' && p[i] <= 'z') || (p[i] >= 'A' && p[i] <= 'Z') ||
+              (p[i] >= '0' && p[i] <= '9') || p[i] == '-'))
+            return false;
+    return true;
+}
+
+static bool is_domain(const char *text)
+{
+    const char *last = strrchr(text, '.');
+
+    if (strlen(text) > HOST_MAX)
+        return false;
+    last = last != NULL ? last + 1 : text;
+    if (last[strspn(last, DIGITS)] == '\0') /* 192.168.1 or 10.0.0.256 was meant as an address */
+        return false;
+    for (;;) {
+        size_t len = strcspn(text, ".");
+
+        if (!is_label(text, len))
+            return false;
+        if (text[len] == '\0')
+            return true;
+        text += len + 1;
+    }
+}
+
+bool config_value_is_host(const char *text)
+{
+    struct net_address a;
+
+    return net_parse(text, &a) || is_domain(text);
+}
+
+bool config_value_is_mail(const char *text)
+{
+    const char *at = strrchr(text, '@');
+
+    if (at == NULL || at == text || strlen(text) > MAIL_MAX)
+        return false;
+    for (const char *p = text; p < at; p++)
+        if (*p <= ' ' || *p >= 0x7f || strchr("<>()[],;:\\\"@", *p))
+            return false;
+    return is_domain(at + 1);
+}
+
+bool config_value_item(const char **p, char *out, size_t size)
+{
+    size_t len;
+
+    if (**p == '\0')
+        return false;
+    *p += strspn(*p, " \t");
+    len = strcspn(*p, ",");
+    out[0] = '\0';
+    if (len < size) {
+        memcpy(out, *p, len);
+        while (len > 0 && (out[len - 1] == ' ' || out[len - 1] == '\t'))
+            len--;
+        out[len] = '\0';
+    }
+    *p += strcspn(*p, ",");
+    if (**p == ',')
+        (*p)++;
+    return true;
+}
+
+static bool set_text(const struct config_row *row, const char *text, void *field, struct error *err)
+{
+    char *copy = strdup(text);
+
+    (void)row;
+    if (copy == NULL)
+        return error_set(err, ERROR_NO_ROOM, "there is not enough memory");
+    free(*(char **)field);
+    *(char **)field = copy;
+    return true;
+}
+
+static bool set_file(const struct config_row *row, const char *text, void *field, struct error *err)
+{
+    if (*text != '\0' && *text != '/')
+        return error_set(err, ERROR_INVALID,
+                         "this is not an absolute path; write one that starts "
+                         "with /");
+    return set_text(row, text, field, err);
+}
+
+static bool set_host(const struct config_row *row, const char *text, void *field, struct error *err)
+{
+    if (*text != '\0' && !config_value_is_host(text))
+        return error_set(
+            err, ERROR_INVALID,
+            "this is neither a host name nor an IP address; write it without protocol, "
+            "port or brackets, such as mail.example.com");
+    return set_text(row, text, field, err);
+}
+
+static bool set_ip(const struct config_row *row, const char *text, void *field, struct error *err)
+{
+    struct net_address a;
+
+    if (*text != '\0' && !net_parse(text, &a))
+        return error_set(err, ERROR_INVALID,
+                         "this is not an IP address; write one such as 192.168.1.10 or fd00::10");
+    return set_text(row, text, field, err);
+}
+
+static bool set_mail(const struct config_row *row, const char *text, void *field, struct error *err)
+{
+    if (*text != '\0' && !config_value_is_mail(text))
+        return error_set(err, ERROR_INVALID,
+                         "this is not a mail address; write one such as scans@example.com");
+    return set_text(row, text, field, err);
+}
+
+static bool set_number(const struct config_row *row, const char *text, void *field,
+                       struct error *err)
+{
+    uint64_t value;
+
+    if (!config_value_number(text, &value) || value < row->min || value > row->max)
+        return error_set(err, ERROR_INVALID, "write a number from %" PRIu64 " to %" PRIu64,
+                         row->min, row->max);
+    *(uint32_t *)field = (uint32_t)value;
+    return true;
+}
+
+static bool set_port(const struct config_row *row, const char *text, void *field, struct error *err)
+{
+    uint64_t value;
+
+    if (!config_value_number(text, &value) || value < row->min || value > row->max)
+        return error_set(err, ERROR_INVALID, "write a port from %" PRIu64 " to %" PRIu64, row->min,
+                         row->max);
+    *(uint16_t *)field = (uint16_t)value;
+    return true;
+}
+
+static bool set_size(const struct config_row *row, const char *text, void *field, struct error *err)
+{
+    char min[32], max[32];
+    uint64_t value;
+
+    config_value_size_text(row->min, min, sizeof min);
+    config_value_size_text(row->max, max, sizeof max);
+    if (!config_value_size(text, &value))
+        return error_set(err, ERROR_INVALID,
+                         "this is not a size; write one such as 512K, 35MB or 1G");
+    if (value < row->min || value > row->max)
+        return error_set(err, ERROR_INVALID, "write a size from %s to %s", min, max);
+    *(uint64_t *)field = value;
+    return true;
+}
+
+static bool set_time(const struct config_row *row, const char *text, void *field, struct error *err)
+{
+    char min[32], max[32];
+    uint64_t value;
+
+    config_value_time_text(row->min, min, sizeof min);
+    config_value_time_text(row->max, max, sizeof max);
+    if (!config_value_time(text, &value))
+        return error_set(
+            err, ERROR_INVALID,
+            "this is not a time; write a number with its unit, such as 30s, 5m, 2h or 5d");
+    if (value < row->min || value > row->max)
+        return error_set(err, ERROR_INVALID, "write a time from %s to %s", min, max);
+    *(uint64_t *)field = value;
+    return true;
+}
+
+static bool set_choice(const struct config_row *row, const char *text, void *field,
+                       struct error *err)
+{
+    const char *p = row->choices;
+    size_t len = strlen(text);
+
+    for (unsigned i = 0; *p != '\0'; i++) {
+        size_t choice = strcspn(p, " ");
+
+        if (choice == len && strncasecmp(p, text, len) == 0) {
+            memcpy(field, &i, sizeof i); /* an enum of the same size */
+            return true;
+        }
+        p += choice + strspn(p + choice, " ");
+    }
+    return error_set(err, ERROR_INVALID, "write one of: %s", row->choices);
+}
+
+static bool set_addresses(const struct config_row *row, const char *text, void *field,
+                          struct error *err)
+{
+    char item[ITEM_MAX];
+    struct net_range range;
+
+    (void)row;
+    while (config_value_item(&text, item, sizeof item)) {
+        if (!net_range_parse(item, &range))
+            return error_set(
+                err, ERROR_INVALID,
+                "\"%s\" is neither an address nor a range; write 192.168.1.20, "
+                "192.168.1.0/24 or 192.168.1.20-192.168.1.40, with commas between them",
+                item);
+        if (!net_ranges_add(field, &range))
+            return error_set(err, ERROR_NO_ROOM, "there is not enough memory");
+    }
+    return true;
+}
+
+static bool (*const setters[])(const struct config_row *, const char *, void *, struct error *) = {
+    [CONFIG_TEXT] = set_text,     [CONFIG_FILE] = set_file,           [CONFIG_HOST] = set_host,
+    [CONFIG_IP] = set_ip,         [CONFIG_MAIL] = set_mail,           [CONFIG_NUMBER] = set_number,
+    [CONFIG_PORT] = set_port,     [CONFIG_SIZE] = set_size,           [CONFIG_TIME] = set_time,
+    [CONFIG_CHOICE] = set_choice, [CONFIG_ADDRESSES] = set_addresses,
+};
+
+bool config_value_set(const struct config_row *row, const char *text, void *field,
+                      struct error *err)
+{
+    return setters[row->type](row, text, field, err);
+}

@@ -1,0 +1,38 @@
+#include "relay/base/provider.h"
+
+#include <string.h>
+
+#define MB ((uint64_t)1024 * 1024)
+
+static const struct provider table[] = {
+    {
+        .name = "office365",
+        .host = "smtp.office365.com",
+        .port = 587,
+        .connections = 3,
+        .messages_per_minute = 30,
+        .recipients_per_day = 10000,
+        .max_size = 35 * MB,
+    },
+    {
+        .name = "custom",
+        .host = "",
+        .port = 587,
+        .connections = 3,
+        .max_size = 35 * MB,
+    },
+};
+
+const struct provider *providers(size_t *out_count)
+{
+    *out_count = sizeof table / sizeof *table;
+    return table;
+}
+
+const struct provider *provider_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (strcmp(table[i].name, name) == 0)
+            return &table[i];
+    return NULL;
+}

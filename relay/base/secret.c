@@ -1,0 +1,265 @@
+#include "relay/base/secret.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define GROUPS_MAX      256
+#define VARIABLE_PREFIX "OUTTRAY_PASSWORD_"
+#define VARIABLE_MAX    128
+
+/* Lives at the start of pages of its own, so that they can be locked and wiped whole. */
+struct secret {
+    size_t pages; /* octets mapped */
+    size_t len;
+    char text[];
+};
+
+static struct secret *secret_new(size_t len)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t size = (sizeof(struct secret) + len + 1 + page - 1) / page * page;
+    struct secret *s = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (s == MAP_FAILED)
+        return NULL;
+    /* Both are best effort: an unprivileged process may be allowed to lock very little. */
+    (void)mlock(s, size);
+#ifdef MADV_DONTDUMP
+    (void)madvise(s, size, MADV_DONTDUMP);
+#endif
+    s->pages = size;
+    s->len = len;
+    return s;
+}
+
+struct secret *secret_from_text(const char *text, size_t len, struct error *err)
+{
+    static const char bom[] = "\xef\xbb\xbf";
+    struct secret *s;
+
+    if (len >= sizeof bom - 1 && memcmp(text, bom, sizeof bom - 1) == 0) {
+        text += sizeof bom - 1;
+        len -= sizeof bom - 1;
+    }
+    while (len > 0 && (text[len - 1] == '\n' || text[len - 1] == '\r'))
+        len--;
+    if (len == 0)
+        (void)error_set(err, ERROR_INVALID, "it is empty");
+    else if (len > SECRET_MAX)
+        (void)error_set(err, ERROR_LIMIT, "it is longer than %d octets", SECRET_MAX);
+    else if (memchr(text, '\0', len) != NULL)
+        (void)error_set(err, ERROR_INVALID, "it holds a NUL octet; save it as plain text");
+    else if ((s = secret_new(len)) == NULL)
+        (void)error_set(err, ERROR_NO_ROOM, "no memory");
+    else {
+        memcpy(s->text, text, len);
+        return s;
+    }
+    return NULL;
+}
+
+static bool is_own_group(gid_t gid)
+{
+    gid_t groups[GROUPS_MAX];
+    int count = getgroups(GROUPS_MAX, groups);
+
+    if (gid == getegid())
+        return true;
+    for (int i = 0; i < count; i++)
+        if (groups[i] == gid)
+            return true;
+    return false;
+}
+
+/* Root cannot tell which group the daemon will be in, and nobody but root is in root's. */
+static bool is_group_trusted(gid_t gid)
+{
+    return geteuid() == 0 || gid == 0 || is_own_group(gid);
+}
+
+/* Judges what was opened, so that a symbolic link (as Kubernetes makes) is fine when its target is.
+ */
+static bool check_file(int fd, const char *file, struct error *err)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return error_errno(err, errno, "%s", file);
+    if (!S_ISREG(st.st_mode))
+        return error_set(err, ERROR_INVALID, "%s: it is not a regular file", file);
+    if (st.st_uid != 0 && st.st_uid != geteuid())
+        return error_set(err, ERROR_INVALID,
+                         "%s: it belongs to user %lu, not to root or to the user we run as; run: "
+                         "chown root:outtray %s",
+                         file, (unsigned long)st.st_uid, file);
+    if ((st.st_mode & S_IRWXO) != 0)
+        return error_set(err, ERROR_INVALID,
+                         "%s: everybody on this machine can use it (mode %04o); run: chmod o= %s",
+                         file, (unsigned)(st.st_mode & 07777), file);
+    if ((st.st_mode & S_IRWXG) != 0 && !is_group_trusted(st.st_gid))
+        return error_set(err, ERROR_INVALID,
+                         "%s: its group %lu, which is not ours, can use it (mode %04o); run: "
+                         "chgrp outtray %s",
+                         file, (unsigned long)st.st_gid, (unsigned)(st.st_mode & 07777), file);
+    return true;
+}
+
+static bool read_fd(int fd, char *buf, size_t size, size_t *out_len)
+{
+    size_t len = 0;
+
+    while (len < size) {
+        ssize_t n = read(fd, buf + len, size - len);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return false;
+        if (n == 0)
+            break;
+        len += (size_t)n;
+    }
+    *out_len = len;
+    return true;
+}
+
+static struct secret *read_file(int fd, const char *file, struct error *err)
+{
+    char buf[SECRET_MAX + 16]; /* room for line ends; one octet more tells that it is too long */
+    struct secret *s = NULL;
+    size_t len = 0;
+
+    if (!check_file(fd, file, err))
+        return NULL;
+    if (!read_fd(fd, buf, sizeof buf, &len))
+        (void)error_errno(err, errno, "%s", file);
+    else if ((s = secret_from_text(buf, len, err)) == NULL)
+        (void)error_wrap(err, "%s", file);
+    explicit_bzero(buf, sizeof buf);
+    return s;
+}
+
+static struct secret *from_file(const char *file, struct error *err)
+{
+    /* Not blocking: a pipe put in its place must not stop the daemon. */
+    int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    struct secret *s;
+
+    if (fd < 0 && errno == ENOENT) {
+        (void)error_set(err, ERROR_MISSING,
+                        "%s: there is no such file; make it with: install -m 640 -g outtray "
+                        "/dev/stdin %s",
+                        file, file);
+        return NULL;
+    }
+    if (fd < 0 && errno == EACCES) {
+        (void)error_set(err, ERROR_IO,
+                        "%s: we may not read it; run: chown root:outtray %s && chmod 640 %s", file,
+                        file, file);
+        return NULL;
+    }
+    if (fd < 0) {
+        (void)error_errno(err, errno, "%s", file);
+        return NULL;
+    }
+    s = read_file(fd, file, err);
+    (void)close(fd);
+    return s;
+}
+
+/* False when there is no such credential; *out_secret may be NULL, with err set, when there is. */
+static bool from_credential(const char *mailbox, struct secret **out_secret, struct error *err)
+{
+    const char *directory = getenv("CREDENTIALS_DIRECTORY");
+    char path[PATH_MAX];
+    int n;
+
+    if (directory == NULL || *directory == '\0')
+        return false;
+    n = snprintf(path, sizeof path, "%s/%s.password", directory, mailbox);
+    if (n < 0 || (size_t)n >= sizeof path || access(path, F_OK) < 0)
+        return false;
+    *out_secret = from_file(path, err);
+    return true;
+}
+
+static void variable_name(const char *mailbox, char out[VARIABLE_MAX])
+{
+    size_t len;
+
+    (void)snprintf(out, VARIABLE_MAX, VARIABLE_PREFIX "%s", mailbox);
+    len = strlen(out);
+    for (size_t i = sizeof VARIABLE_PREFIX - 1; i < len; i++) {
+        char c = out[i];
+
+        if (c >= 'a' && c <= 'z')
+            out[i] = (char)(c - 'a' + 'A');
+        else if (!(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9'))
+            out[i] = '_';
+    }
+}
+
+static struct secret *from_environment(const char *mailbox, struct error *err)
+{
+    char name[VARIABLE_MAX];
+    struct secret *s;
+    const char *value;
+
+    variable_name(mailbox, name);
+    value = getenv(name);
+    if (value == NULL) {
+        (void)error_set(
+            err, ERROR_MISSING,
+            "there is none: [mailbox %s] names no password_file, there is no systemd "
+            "credential %s.password and no %s in the environment; write the password to a "
+            "file and name it there as password_file",
+            mailbox, mailbox, name);
+        return NULL;
+    }
+    s = secret_from_text(value, strlen(value), err);
+    if (s == NULL)
+        (void)error_wrap(err, "%s", name);
+    return s;
+}
+
+struct secret *secret_of_mailbox(const char *mailbox, const char *file, struct error *err)
+{
+    struct secret *s = NULL;
+
+    if (*file != '\0')
+        s = from_file(file, err);
+    else if (!from_credential(mailbox, &s, err))
+        s = from_environment(mailbox, err);
+    if (s == NULL)
+        (void)error_wrap(err, "password of mailbox %s", mailbox);
+    return s;
+}
+
+const char *secret_text(const struct secret *s)
+{
+    return s->text;
+}
+
+size_t secret_length(const struct secret *s)
+{
+    return s->len;
+}
+
+void secret_free(struct secret *s)
+{
+    size_t pages;
+
+    if (s == NULL)
+        return;
+    pages = s->pages;
+    explicit_bzero(s, pages);
+    (void)munmap(s, pages);
+}

@@ -1,0 +1,31 @@
+/*
+ * Secrets: read from where the operator keeps them, held in one place, wiped when dropped.
+ *
+ * A secret comes from a file (owned by root or by us, of no use to others; its group may read it
+ * when it is one of ours), from a systemd credential (the file NAME in $CREDENTIALS_DIRECTORY) or
+ * from the environment. A leading byte-order mark and trailing line ends are cut; what is left is 1
+ * to SECRET_MAX octets without a NUL. The bytes live in locked memory where the system allows it
+ * and are never logged.
+ */
+#ifndef OUTTRAY_RELAY_BASE_SECRET_H
+#define OUTTRAY_RELAY_BASE_SECRET_H
+
+#include <stddef.h>
+
+#include "queue/error.h"
+
+#define SECRET_MAX 16384
+
+struct secret;
+
+/* The password of a mailbox: `file` when not "", else the credential "MAILBOX.password", else the
+ * environment variable OUTTRAY_PASSWORD_MAILBOX (the name in capitals, anything but letters and
+ * digits as '_'). NULL with a text that says what was looked for, and the command that mends it. */
+struct secret *secret_of_mailbox(const char *mailbox, const char *file, struct error *err);
+struct secret *secret_from_text(const char *text, size_t len, struct error *err);
+/* Valid until freed; NUL-terminated. */
+const char *secret_text(const struct secret *s);
+size_t secret_length(const struct secret *s);
+void secret_free(struct secret *s); /* accepts NULL */
+
+#endif
