@@ -1,0 +1,407 @@
+#include "relay/intake/listener.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+#include <event2/listener.h>
+
+#include "relay/base/log.h"
+#include "relay/intake/session.h"
+
+#define LISTEN_BACKLOG       512
+#define ACCEPT_PAUSE_MS      500 /* after running out of descriptors */
+#define SOCKETS_PER_LISTENER 2   /* IPv4 and IPv6 */
+
+/* One bound socket. */
+struct intake_socket {
+    struct intake *intake;
+    const struct config_listener *listener;
+    int fd;
+    struct evconnlistener *accepting;
+};
+
+struct intake {
+    struct intake_settings set;
+    struct intake_socket *sockets;
+    size_t socket_count;
+    struct session *sessions;
+    struct event *resume; /* accepting again after running out of descriptors */
+    struct event *stopped;
+    struct intake_counts counts;
+    uint64_t commits; /* under way, of sessions that may be gone */
+    uint64_t next_id;
+    void (*on_stopped)(void *ctx);
+    void *stop_ctx;
+};
+
+/* ---- binding --------------------------------------------------------------------------------- */
+
+struct bind_address {
+    struct sockaddr_storage sa;
+    socklen_t len;
+};
+
+static void address_fill(struct bind_address *out, const struct net_address *a, uint16_t port)
+{
+    memset(out, 0, sizeof *out);
+    if (a->family == 4) {
+        struct sockaddr_in *in = (struct sockaddr_in *)&out->sa;
+        in->sin_family = AF_INET;
+        in->sin_port = htons(port);
+        memcpy(&in->sin_addr, a->bytes, 4);
+        out->len = sizeof *in;
+    } else {
+        struct sockaddr_in6 *in = (struct sockaddr_in6 *)&out->sa;
+        in->sin6_family = AF_INET6;
+        in->sin6_port = htons(port);
+        memcpy(&in->sin6_addr, a->bytes, 16);
+        out->len = sizeof *in;
+    }
+}
+
+static int open_socket(const struct bind_address *at)
+{
+    int on = 1;
+    int fd = socket(at->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+        (at->sa.ss_family != AF_INET6 ||
+         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) == 0) &&
+        bind(fd, (const struct sockaddr *)&at->sa, at->len) == 0 && listen(fd, LISTEN_BACKLOG) == 0)
+        return fd;
+    int saved = errno;
+    (void)close(fd);
+    errno = saved;
+    return -1;
+}
+
+static const char *bind_remedy(int errnum)
+{
+    switch (errnum) {
+    case EADDRINUSE:
+        return "another program listens there; stop it, or choose another port";
+    case EACCES:
+        return "ports below 1024 need root or CAP_NET_BIND_SERVICE";
+    case EADDRNOTAVAIL:
+        return "this host has no such address; correct it or leave it out";
+    default:
+        return "see the message of the system";
+    }
+}
+
+static bool bind_error(struct error *err, const struct config_listener *l, const char *address)
+{
+    int errnum = errno;
+    error_errno(err, errnum, "[listener %s] cannot listen on %s port %u (%s)", l->name,
+                address[0] != '\0' ? address : "any address", l->port, bind_remedy(errnum));
+    return false;
+}
+
+static bool bind_one(struct intake *in, const struct config_listener *l,
+                     const struct net_address *a, struct error *err)
+{
+    struct bind_address at;
+    address_fill(&at, a, l->port);
+    int fd = open_socket(&at);
+    if (fd < 0)
+        return bind_error(err, l, l->address);
+    in->sockets[in->socket_count++] = (struct intake_socket){.intake = in, .listener = l, .fd = fd};
+    return true;
+}
+
+/* All addresses: IPv6 is left out on a host that has none. */
+static bool bind_any(struct intake *in, const struct config_listener *l, struct error *err)
+{
+    const struct net_address any4 = {.family = 4};
+    const struct net_address any6 = {.family = 6};
+    if (!bind_one(in, l, &any4, err))
+        return false;
+    if (bind_one(in, l, &any6, err))
+        return true;
+    if (errno != EAFNOSUPPORT && errno != EADDRNOTAVAIL)
+        return false;
+    error_clear(err);
+    return true;
+}
+
+static bool bind_listener(struct intake *in, const struct config_listener *l, struct error *err)
+{
+    struct net_address a;
+    if (l->address[0] == '\0')
+        return bind_any(in, l, err);
+    if (!net_parse(l->address, &a))
+        return error_set(err, ERROR_INVALID, "[listener %s] %s is not an IP address", l->name,
+                         l->address);
+    return bind_one(in, l, &a, err);
+}
+
+struct intake *intake_bind(const struct config *config, struct error *err)
+{
+    struct intake *in = calloc(1, sizeof *in);
+    if (in != NULL)
+        in->sockets = calloc(config->listener_count * SOCKETS_PER_LISTENER, sizeof *in->sockets);
+    if (in == NULL || in->sockets == NULL) {
+        error_set(err, ERROR_NO_ROOM, "out of memory");
+        intake_free(in);
+        return NULL;
+    }
+    for (size_t i = 0; i < config->listener_count; i++) {
+        if (!bind_listener(in, &config->listeners[i], err)) {
+            intake_free(in);
+            return NULL;
+        }
+    }
+    return in;
+}
+
+/* ---- accepting ------------------------------------------------------------------------------- */
+
+static size_t sessions_of(const struct intake *in, const char *device)
+{
+    size_t n = 0;
+    for (const struct session *s = in->sessions; s != NULL; s = session_next(s))
+        n += strcmp(session_device(s), device) == 0;
+    return n;
+}
+
+/* One refusal, as cheap as it can be: nothing is allocated for it and no reply is waited for. */
+static void turn_away(int fd, const char *text)
+{
+    uint8_t unread[512];
+    (void)send(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT); /* it is told or it is not */
+    (void)shutdown(fd, SHUT_WR);
+    /* Unread input would turn the close into a reset, which can overtake the refusal. */
+    (void)recv(fd, unread, sizeof unread, MSG_DONTWAIT);
+    (void)close(fd);
+}
+
+static void refuse_stranger(struct intake *in, int fd, const struct access *access)
+{
+    in->counts.strangers++;
+    log_event(LOG_LEVEL_WARN, "stranger", LOG_STR("client", access->name),
+              LOG_STR("reason", "not in [devices] allow nor in any [device] address"), LOG_END);
+    turn_away(fd, "554 5.7.1 Your address may not use this relay; its operator can allow it\r\n");
+}
+
+static bool is_crowded(const struct intake *in, const struct access *access)
+{
+    const struct config *c = in->set.config;
+    return in->counts.sessions >= c->max_sessions ||
+           sessions_of(in, access->name) >= c->max_sessions_per_device;
+}
+
+static void refuse_crowd(int fd, const struct access *access)
+{
+    log_event(LOG_LEVEL_WARN, "too-many-sessions", LOG_STR("device", access->name),
+              LOG_STR("reason", "max_sessions or max_sessions_per_device is reached"), LOG_END);
+    turn_away(fd, "421 4.7.0 Too many connections, try again later\r\n");
+}
+
+static void maybe_stopped(struct intake *in)
+{
+    if (in->on_stopped != NULL && in->sessions == NULL && in->commits == 0)
+        event_active(in->stopped, EV_TIMEOUT, 0);
+}
+
+static void on_session_end(void *ctx, struct session *s)
+{
+    struct intake *in = ctx;
+    struct session *before = NULL;
+    for (struct session *at = in->sessions; at != s; at = session_next(at))
+        before = at;
+    if (before == NULL)
+        in->sessions = session_next(s);
+    else
+        session_set_next(before, session_next(s));
+    in->counts.sessions--;
+    maybe_stopped(in);
+}
+
+static void on_commit_end(void *ctx)
+{
+    maybe_stopped(ctx);
+}
+
+static void begin_session(struct intake *in, int fd, const struct intake_socket *at,
+                          const struct access *access)
+{
+    struct session_settings settings = {
+        .intake = &in->set,
+        .counts = &in->counts,
+        .access = access,
+        .listener = at->listener->name,
+        .id = ++in->next_id,
+        .max_size = in->set.config->max_size,
+        .commits = &in->commits,
+        .on_end = on_session_end,
+        .on_commit_end = on_commit_end,
+        .ctx = in,
+    };
+    if (settings.max_size == 0)
+        settings.max_size = in->set.route_max_size(in->set.ctx, access->route);
+    if (settings.max_size == 0 || settings.max_size > CONFIG_SIZE_CEILING)
+        settings.max_size = CONFIG_SIZE_CEILING;
+    struct session *s = session_new(fd, &settings);
+    if (s == NULL) {
+        log_event(LOG_LEVEL_ERROR, "session-failed", LOG_STR("reason", "out of memory"), LOG_END);
+        return;
+    }
+    session_set_next(s, in->sessions);
+    in->sessions = s;
+    in->counts.sessions++;
+    in->counts.sessions_ever++;
+    log_event(LOG_LEVEL_INFO, "session", LOG_ID("session", settings.id),
+              LOG_STR("device", access->name), LOG_STR("listener", settings.listener), LOG_END);
+}
+
+static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct sockaddr *sa, int len,
+                      void *ctx)
+{
+    struct intake_socket *at = ctx;
+    struct intake *in = at->intake;
+    struct net_address address;
+    struct access access;
+    (void)l;
+    (void)len;
+    if (!net_from_sockaddr(sa, &address)) {
+        (void)close(fd);
+        return;
+    }
+    access_of(in->set.config, &address, &access);
+    if (!access.allowed)
+        refuse_stranger(in, fd, &access);
+    else if (is_crowded(in, &access))
+        refuse_crowd(fd, &access);
+    else
+        begin_session(in, fd, at, &access);
+}
+
+static void set_accepting(struct intake *in, bool on)
+{
+    for (size_t i = 0; i < in->socket_count; i++) {
+        if (in->sockets[i].accepting == NULL)
+            continue;
+        if (on)
+            (void)evconnlistener_enable(in->sockets[i].accepting);
+        else
+            (void)evconnlistener_disable(in->sockets[i].accepting);
+    }
+}
+
+static void on_resume(evutil_socket_t fd, short what, void *ctx)
+{
+    struct intake *in = ctx;
+    (void)fd;
+    (void)what;
+    if (in->on_stopped == NULL)
+        set_accepting(in, true);
+}
+
+/* Out of descriptors: waiting connections stay in the kernel's backlog until sessions have ended.
+ */
+static void on_accept_error(struct evconnlistener *l, void *ctx)
+{
+    struct intake_socket *at = ctx;
+    struct timeval pause = {.tv_usec = ACCEPT_PAUSE_MS * 1000};
+    int errnum = errno;
+    (void)l;
+    log_event(LOG_LEVEL_ERROR, "accept-failed", LOG_STR("listener", at->listener->name),
+              LOG_STR("reason", strerror(errnum)), LOG_END);
+    set_accepting(at->intake, false);
+    (void)event_add(at->intake->resume, &pause);
+}
+
+static void on_stopped_event(evutil_socket_t fd, short what, void *ctx)
+{
+    struct intake *in = ctx;
+    (void)fd;
+    (void)what;
+    in->on_stopped(in->stop_ctx);
+}
+
+static bool start_socket(struct intake *in, struct intake_socket *at)
+{
+    at->accepting = evconnlistener_new(in->set.base, on_accept, at,
+                                       LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, at->fd);
+    if (at->accepting == NULL)
+        return false;
+    at->fd = -1; /* the listener's now */
+    evconnlistener_set_error_cb(at->accepting, on_accept_error);
+    log_event(LOG_LEVEL_INFO, "listening", LOG_STR("listener", at->listener->name),
+              LOG_U64("port", intake_port(in, at->listener->name)), LOG_END);
+    return true;
+}
+
+bool intake_start(struct intake *in, const struct intake_settings *settings, struct error *err)
+{
+    in->set = *settings;
+    in->resume = evtimer_new(settings->base, on_resume, in);
+    in->stopped = evtimer_new(settings->base, on_stopped_event, in);
+    bool ok = in->resume != NULL && in->stopped != NULL;
+    for (size_t i = 0; ok && i < in->socket_count; i++)
+        ok = start_socket(in, &in->sockets[i]);
+    return ok || error_set(err, ERROR_NO_ROOM, "cannot start the listeners: out of memory");
+}
+
+void intake_stop(struct intake *in, void (*on_stopped)(void *ctx), void *ctx)
+{
+    in->on_stopped = on_stopped;
+    in->stop_ctx = ctx;
+    set_accepting(in, false);
+    for (struct session *s = in->sessions; s != NULL; s = session_next(s))
+        session_stop(s);
+    maybe_stopped(in);
+}
+
+void intake_free(struct intake *in)
+{
+    if (in == NULL)
+        return;
+    while (in->sessions != NULL) {
+        struct session *s = in->sessions;
+        in->sessions = session_next(s);
+        session_free(s);
+    }
+    for (size_t i = 0; i < in->socket_count; i++) {
+        if (in->sockets[i].accepting != NULL)
+            evconnlistener_free(in->sockets[i].accepting);
+        else if (in->sockets[i].fd >= 0)
+            (void)close(in->sockets[i].fd);
+    }
+    if (in->resume != NULL)
+        event_free(in->resume);
+    if (in->stopped != NULL)
+        event_free(in->stopped);
+    free(in->sockets);
+    free(in);
+}
+
+void intake_counts(const struct intake *in, struct intake_counts *out)
+{
+    *out = in->counts;
+}
+
+static int socket_fd(const struct intake_socket *at)
+{
+    return at->accepting != NULL ? evconnlistener_get_fd(at->accepting) : at->fd;
+}
+
+uint16_t intake_port(const struct intake *in, const char *listener)
+{
+    for (size_t i = 0; i < in->socket_count; i++) {
+        struct sockaddr_storage sa = {0};
+        socklen_t len = sizeof sa;
+        if (strcmp(in->sockets[i].listener->name, listener) != 0 ||
+            getsockname(socket_fd(&in->sockets[i]), (struct sockaddr *)&sa, &len) != 0)
+            continue;
+        return ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
+                                              : ((struct sockaddr_in *)&sa)->sin_port);
+    }
+    return 0;
+}

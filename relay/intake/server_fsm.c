@@ -1,0 +1,951 @@
+#include "relay/intake/server_fsm.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "relay/smtp/address.h"
+#include "relay/smtp/command.h"
+#include "relay/smtp/header.h"
+#include "relay/smtp/maildata.h"
+#include "relay/smtp/trace.h"
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+#define TLS_HANDSHAKE 0x16 /* first octet of a TLS hello */
+#define CLOSING_MAX   96
+#define REPAIRS_MAX   (HEADER_REPAIRS_MAX + 64)
+#define WRITTEN_MAX   (2 * HEADER_MAX)
+#define TRACE_MAX     2048
+
+/* ---- states ---------------------------------------------------------------------------------- */
+
+enum state {
+    STATE_READY,      /* no transaction */
+    STATE_MAIL,       /* reverse-path known, no recipient yet */
+    STATE_RCPT,       /* at least one recipient */
+    STATE_OPENING,    /* DATA was read; the spool opens a message */
+    STATE_DATA,       /* mail data goes into the spool */
+    STATE_SWALLOW,    /* mail data is read to its end, to be refused there */
+    STATE_COMMITTING, /* the spool makes the message durable */
+    STATE_CLOSED,
+    STATE_COUNT
+};
+
+enum { WAITS = 1, IDLE = 2, CONTENT = 4 };
+
+static const struct {
+    const char *phrase;
+    unsigned flags;
+} states[] = {
+    [STATE_READY] = {"waiting for a command", IDLE},
+    [STATE_MAIL] = {"waiting for a recipient", 0},
+    [STATE_RCPT] = {"waiting for a recipient or DATA", 0},
+    [STATE_OPENING] = {"opening a message in the spool", WAITS},
+    [STATE_DATA] = {"receiving mail data", CONTENT},
+    [STATE_SWALLOW] = {"receiving mail data that will be refused", CONTENT},
+    [STATE_COMMITTING] = {"making the message durable", WAITS | CONTENT},
+    [STATE_CLOSED] = {"closed", IDLE},
+};
+
+_Static_assert(COUNT(states) == STATE_COUNT, "every state has its facts");
+
+/* ---- answers --------------------------------------------------------------------------------- */
+
+enum answer {
+    ANSWER_OK,
+    ANSWER_SENDER_OK,
+    ANSWER_RECIPIENT_OK,
+    ANSWER_GO_AHEAD,
+    ANSWER_HELP,
+    ANSWER_VRFY,
+    ANSWER_BYE,
+    ANSWER_UNKNOWN,
+    ANSWER_NOT_OFFERED,
+    ANSWER_LINE_TOO_LONG,
+    ANSWER_CONTROLS,
+    ANSWER_EMPTY,
+    ANSWER_NEEDS_MAIL,
+    ANSWER_NEEDS_RCPT,
+    ANSWER_NO_RECIPIENTS,
+    ANSWER_MAIL_SYNTAX,
+    ANSWER_RCPT_SYNTAX,
+    ANSWER_NOT_ASCII,
+    ANSWER_TOO_LARGE,
+    ANSWER_LOOP,
+    ANSWER_NO_MEMORY,
+    ANSWER_NO_ROOM,
+    ANSWER_NOT_STORED,
+    ANSWER_BDAT,
+    ANSWER_HTTP,
+    ANSWER_NOT_WAITED,
+    ANSWER_COUNT
+};
+
+static const struct {
+    const char *text;
+    bool bad;            /* counts towards SERVER_BAD_COMMANDS_MAX */
+    const char *closing; /* the session ends with it: why */
+} answers[] = {
+    [ANSWER_OK] = {"250 2.0.0 Ok", false, NULL},
+    [ANSWER_SENDER_OK] = {"250 2.1.0 Ok", false, NULL},
+    [ANSWER_RECIPIENT_OK] = {"250 2.1.5 Ok", false, NULL},
+    [ANSWER_GO_AHEAD] = {"354 End data with <CR><LF>.<CR><LF>", false, NULL},
+    [ANSWER_HELP] = {"214 2.0.0 Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT", false,
+                     NULL},
+    [ANSWER_VRFY] = {"252 2.5.2 Cannot verify; send the mail and it will be tried", false, NULL},
+    [ANSWER_BYE] = {"221 2.0.0 Bye", false, "quit"},
+    [ANSWER_UNKNOWN] = {"500 5.5.1 Command not recognised", true, NULL},
+    [ANSWER_NOT_OFFERED] = {"502 5.5.1 Command not offered here", true, NULL},
+    [ANSWER_LINE_TOO_LONG] = {"500 5.5.2 Command line too long", true, NULL},
+    [ANSWER_CONTROLS] = {"500 5.5.2 Control characters in the command", true, NULL},
+    [ANSWER_EMPTY] = {"500 5.5.2 Empty command line", true, NULL},
+    [ANSWER_NEEDS_MAIL] = {"503 5.5.1 MAIL comes first", false, NULL},
+    [ANSWER_NEEDS_RCPT] = {"503 5.5.1 RCPT comes first", false, NULL},
+    [ANSWER_NO_RECIPIENTS] = {"554 5.5.1 No valid recipients", false, NULL},
+    [ANSWER_MAIL_SYNTAX] = {"501 5.5.4 Say MAIL FROM:<address>", true, NULL},
+    [ANSWER_RCPT_SYNTAX] = {"501 5.5.4 Say RCPT TO:<address>", true, NULL},
+    [ANSWER_NOT_ASCII] = {"553 5.6.7 Addresses with other than ASCII characters are not offered",
+                          false, NULL},
+    [ANSWER_TOO_LARGE] = {NULL, false, NULL}, /* names the limit: too_large in struct server_fsm */
+    [ANSWER_LOOP] = {"554 5.4.6 Mail loop: 100 or more Received fields", false, NULL},
+    [ANSWER_NO_MEMORY] = {"451 4.3.0 Out of memory; send it again later", false, NULL},
+    [ANSWER_NO_ROOM] =
+        {"452 4.3.1 No room for mail on the relay; free disk space, or send it later", false, NULL},
+    [ANSWER_NOT_STORED] = {"451 4.3.0 The relay could not store the mail; send it again later",
+                           false, NULL},
+    [ANSWER_BDAT] = {"502 5.5.1 BDAT is not offered; closing", false, "BDAT without CHUNKING"},
+    [ANSWER_HTTP] = {"554 5.5.1 This is SMTP, not HTTP; closing", false, "HTTP on a mail port"},
+    [ANSWER_NOT_WAITED] = {"554 5.5.1 Mail data after a refused DATA; closing", false,
+                           "mail data after a refused DATA"},
+};
+
+_Static_assert(COUNT(answers) == ANSWER_COUNT, "every answer has its text");
+
+/* ---- the machine ----------------------------------------------------------------------------- */
+
+/* Mail data on its way; lives from DATA to the answer to its end. */
+struct mail {
+    uint64_t id;
+    struct maildata_decoder decoder;
+    struct header header;
+    bool in_header;
+    bool started; /* an octet has come */
+    bool ended;   /* the end of mail data has come */
+    bool discard; /* SERVER_DISCARD is due */
+    enum answer refusal;
+    uint64_t size;        /* octets of content as sent, in CR LF form */
+    uint64_t stored;      /* with what we add */
+    uint64_t swallowed;   /* raw octets of refused mail data */
+    struct bytes written; /* the stored header */
+    const uint8_t *store; /* what is due for the spool: in written or in buffer */
+    size_t store_len;
+    uint8_t buffer[SERVER_CHUNK];
+};
+
+_Static_assert(SERVER_CHUNK <= HEADER_CHUNK_MAX, "a chunk can be fed to the header");
+
+struct server_fsm {
+    char *hostname;
+    char *client;
+    char *client_literal;
+    char *device;
+    char *listener;
+    uint64_t max_size;
+    uint32_t max_recipients;
+    int utc_offset_minutes;
+
+    enum state state;
+    bool greeted;      /* by EHLO: the trace says ESMTP */
+    bool begun;        /* an octet has come */
+    bool data_refused; /* the last command was DATA, and not answered 354 */
+    bool line_too_long;
+    size_t held;    /* octets done with but not yet consumed */
+    size_t asked;   /* RCPT commands in this transaction */
+    unsigned bad;   /* commands */
+    unsigned empty; /* lines in a row */
+    struct bytes line;
+    struct envelope envelope;
+    struct mail *mail;
+    char helo[SERVER_HELO_MAX + 1];
+    char too_large[160];
+    char closing[CLOSING_MAX];
+    char reply[SERVER_REPLY_MAX];
+};
+
+static void mail_free(struct mail *m)
+{
+    if (m == NULL)
+        return;
+    header_done(&m->header);
+    bytes_done(&m->written);
+    free(m);
+}
+
+static struct mail *mail_new(void)
+{
+    struct mail *m = malloc(sizeof(*m));
+
+    if (m == NULL)
+        return NULL;
+    memset(m, 0, offsetof(struct mail, buffer));
+    maildata_decoder_init(&m->decoder);
+    header_init(&m->header);
+    bytes_init(&m->written, WRITTEN_MAX);
+    m->in_header = true;
+    return m;
+}
+
+/* The one place that changes the state. Mail data ends with its transaction. */
+static void server_enter(struct server_fsm *f, enum state state)
+{
+    assert(f->state != STATE_CLOSED);
+    if (state == STATE_READY || state == STATE_CLOSED) {
+        mail_free(f->mail);
+        f->mail = NULL;
+    }
+    f->state = state;
+}
+
+/* ---- replies --------------------------------------------------------------------------------- */
+
+__attribute__((format(printf, 3, 4))) static void
+reply(struct server_fsm *f, struct server_effect *out, const char *fmt, ...)
+{
+    size_t room = sizeof(f->reply) - 2;
+    va_list args;
+    size_t len;
+    int n;
+
+    va_start(args, fmt);
+    n = vsnprintf(f->reply, room, fmt, args);
+    va_end(args);
+    len = n < 0 ? 0 : (size_t)n < room ? (size_t)n : room - 1;
+    memcpy(f->reply + len, "\r\n", 2);
+    *out = (struct server_effect){.kind = SERVER_REPLY, .text = f->reply, .text_len = len + 2};
+}
+
+static void close_with(struct server_fsm *f, struct server_effect *out, const char *closing)
+{
+    out->kind = SERVER_CLOSE;
+    snprintf(f->closing, sizeof(f->closing), "%s", closing);
+    server_enter(f, STATE_CLOSED);
+}
+
+/* A device that has lost its way is told to come back rather than answered for ever. */
+static void count_bad(struct server_fsm *f, struct server_effect *out)
+{
+    f->bad++;
+    if (f->bad <= SERVER_BAD_COMMANDS_MAX)
+        return;
+    reply(f, out, "421 4.7.0 %s Too many bad commands; closing", f->hostname);
+    close_with(f, out, "too many bad commands");
+}
+
+static void answer(struct server_fsm *f, enum answer which, struct server_effect *out)
+{
+    reply(f, out, "%s", which == ANSWER_TOO_LARGE ? f->too_large : answers[which].text);
+    if (answers[which].bad)
+        count_bad(f, out);
+    else if (answers[which].closing != NULL)
+        close_with(f, out, answers[which].closing);
+}
+
+static enum answer answer_to(const struct error *err)
+{
+    return err->kind == ERROR_NO_ROOM || err->kind == ERROR_LIMIT ? ANSWER_NO_ROOM
+                                                                  : ANSWER_NOT_STORED;
+}
+
+/* The printer's panel shows this. */
+static void format_too_large(struct server_fsm *f)
+{
+    static const struct {
+        const char *unit;
+        uint64_t octets;
+    } units[] = {{"MB", UINT64_C(1) << 20}, {"KB", UINT64_C(1) << 10}, {"octets", 1}};
+    size_t i = 0;
+
+    while (i + 1 < COUNT(units) && f->max_size < units[i].octets)
+        i++;
+    snprintf(f->too_large, sizeof(f->too_large),
+             "552 5.3.4 Message too large: the limit is %" PRIu64
+             " %s; scan fewer pages or at a lower resolution",
+             f->max_size / units[i].octets, units[i].unit);
+}
+
+/* ---- the transaction ------------------------------------------------------------------------- */
+
+static bool transaction_begin(struct server_fsm *f)
+{
+    struct envelope *e = &f->envelope;
+
+    envelope_done(e);
+    f->asked = 0;
+    server_enter(f, STATE_READY);
+    return envelope_set(&e->device, f->device) && envelope_set(&e->client, f->client) &&
+           envelope_set(&e->listener, f->listener) && envelope_set(&e->helo, f->helo);
+}
+
+static void transaction_reset(struct server_fsm *f)
+{
+    envelope_done(&f->envelope);
+    f->asked = 0;
+    server_enter(f, STATE_READY);
+}
+
+/* ---- commands -------------------------------------------------------------------------------- */
+
+static void set_helo(struct server_fsm *f, struct command_text name)
+{
+    size_t n = name.len < SERVER_HELO_MAX ? name.len : SERVER_HELO_MAX;
+
+    for (size_t i = 0; i < n; i++)
+        f->helo[i] = name.p[i] >= ' ' && name.p[i] <= '~' ? name.p[i] : '?';
+    f->helo[n] = '\0';
+}
+
+static void run_ehlo(struct server_fsm *f, const struct command *c, struct server_effect *out)
+{
+    transaction_reset(f);
+    set_helo(f, c->argument);
+    f->greeted = true;
+    reply(f, out,
+          "250-%s\r\n"
+          "250-PIPELINING\r\n"
+          "250-SIZE %" PRIu64 "\r\n"
+          "250-8BITMIME\r\n"
+          "250-ENHANCEDSTATUSCODES\r\n"
+          "250 HELP",
+          f->hostname, f->max_size);
+}
+
+static void run_helo(struct server_fsm *f, const struct command *c, struct server_effect *out)
+{
+    transaction_reset(f);
+    set_helo(f, c->argument);
+    f->greeted = false;
+    reply(f, out, "250 %s", f->hostname);
+}
+
+static void run_rset(struct server_fsm *f, const struct command *c, struct server_effect *out)
+{
+    (void)c;
+    transaction_reset(f);
+    answer(f, ANSWER_OK, out);
+}
+
+static bool keep_text(char **field, struct command_text text)
+{
+    return envelope_set_n(field, text.p, text.len);
+}
+
+static bool keep_mail_parameters(struct envelope *e, const struct command_parameters *p)
+{
+    const char *ret = p->ret.len == 0                            ? ""
+                      : p->ret.p[0] == 'F' || p->ret.p[0] == 'f' ? "FULL"
+                                                                 : "HDRS";
+
+    e->body = p->body == COMMAND_BODY_8BITMIME ? ENVELOPE_BODY_8BITMIME : ENVELOPE_BODY_7BIT;
+    return envelope_set(&e->ret, ret) && keep_text(&e->envid, p->envid);
+}
+
+static void run_mail(struct server_fsm *f, const struct command *c, struct server_effect *out)
+{
+    struct command_text path;
+    struct command_text text;
+    struct command_parameters p;
+    struct address a;
+    const char *problem;
+    struct envelope *e = &f->envelope;
+    bool ready = transaction_begin(f);
+
+    if (!command_split_path(c->argument, "FROM", &path, &text))
+        answer(f, ANSWER_MAIL_SYNTAX, out);
+    else if (!address_parse(path.p, path.len, ADDRESS_REVERSE_PATH, &a, &problem))
+        reply(f, out, "501 5.1.7 Sender address refused: %s", problem);
+    else if (a.utf8)
+        answer(f, ANSWER_NOT_ASCII, out);
+    else if (!command_parameters(text, COMMAND_MAIL, &p, &problem))
+        reply(f, out, "555 5.5.4 MAIL parameter refused: %s", problem);
+    else if (f->max_size > 0 && p.has_size && p.size > f->max_size)
+        answer(f, ANSWER_TOO_LARGE, out);
+    else if (!ready || !envelope_set(&e->reverse_path, a.path) || !keep_mail_parameters(e, &p))
+        answer(f, ANSWER_NO_MEMORY, out);
+    else {
+        server_enter(f, STATE_MAIL);
+        answer(f, ANSWER_SENDER_OK, out);
+    }
+}
+
+static bool keep_recipient(struct envelope *e, const char *path, const struct command_parameters *p)
+{
+    struct recipient *r;
+
+    if (!envelope_add_recipient(e, path))
+        return false;
+    r = &e->recipients[e->recipient_count - 1];
+    return keep_text(&r->notify, p->notify) && keep_text(&r->orcpt, p->orcpt);
+}
+
+/* A duplicate is as good as the first. */
+static void add_recipient(struct server_fsm *f, const char *path,
+                          const struct command_parameters *p, struct server_effect *out)
+{
+    struct envelope *e = &f->envelope;
+    size_t max =
+        f->max_recipients < ENVELOPE_RECIPIENTS_MAX ? f->max_recipients : ENVELOPE_RECIPIENTS_MAX;
+
+    if (!envelope_has_recipient(e, path)) {
+        if (e->recipient_count >= max) {
+            reply(f, out,
+                  "452 4.5.3 Too many recipients: %zu is the limit; send the others separately",
+                  max);
+            return;
+        }
+        if (!keep_recipient(e, path, p)) {
+            answer(f, ANSWER_NO_MEMORY, out);
+            return;
+        }
+    }
+    server_enter(f, STATE_RCPT);
+    answer(f, ANSWER_RECIPIENT_OK, out);
+}
+
+static void run_rcpt(struct server_fsm *f, const struct command *c, struct server_effect *out)
+{
+    struct command_text path;
+    struct command_text text;
+    struct command_parameters p;
+    struct address a;
+    const char *problem;
+
+    f->asked++;
+    if (!command_split_path(c->argument, "TO", &path, &text))
+        answer(f, ANSWER_RCPT_SYNTAX, out);
+    else if (!address_parse(path.p, path.len, ADDRESS_FORWARD_PATH, &a, &problem))
+        reply(f, out, "501 5.1.3 Recipient address refused: %s", problem);
+    else if (a.utf8)
+        answer(f, ANSWER_NOT_ASCII, out);
+    else if (!command_parameters(text, COMMAND_RCPT, &p, &problem))
+        reply(f, out, "555 5.5.4 RCPT parameter refused: %s", problem);
+    else
+        add_recipient(f, a.path, &p, out);
+}
+
+static void run_data(struct server_fsm *f, const struct command *c, struct server_effect *out)
+{
+    (void)c;
+    f->data_refused = true;
+    if (f->state == STATE_READY) {
+        answer(f, ANSWER_NEEDS_MAIL, out);
+        return;
+    }
+    if (f->state == STATE_MAIL) {
+        answer(f, f->asked > 0 ? ANSWER_NO_RECIPIENTS : ANSWER_NEEDS_RCPT, out);
+        return;
+    }
+    f->mail = mail_new();
+    if (f->mail == NULL) {
+        answer(f, ANSWER_NO_MEMORY, out);
+        return;
+    }
+    server_enter(f, STATE_OPENING);
+    *out = (struct server_effect){.kind = SERVER_OPEN};
+}
+
+#define IN_TRANSACTION (1U << STATE_MAIL | 1U << STATE_RCPT)
+
+/* One row a verb. Without `run`, `fixed` is the answer. `allowed` is a set of states, 0 for all
+ * that take commands; elsewhere `wrong` is the answer. */
+static const struct {
+    void (*run)(struct server_fsm *f, const struct command *c, struct server_effect *out);
+    enum answer fixed;
+    unsigned allowed;
+    enum answer wrong;
+} commands[] = {
+    [COMMAND_UNKNOWN] = {.fixed = ANSWER_UNKNOWN},
+    [COMMAND_EHLO] = {.run = run_ehlo},
+    [COMMAND_HELO] = {.run = run_helo},
+    [COMMAND_MAIL] = {.run = run_mail},
+    [COMMAND_RCPT] = {.run = run_rcpt, .allowed = IN_TRANSACTION, .wrong = ANSWER_NEEDS_MAIL},
+    [COMMAND_DATA] = {.run = run_data},
+    [COMMAND_RSET] = {.run = run_rset},
+    [COMMAND_NOOP] = {.fixed = ANSWER_OK},
+    [COMMAND_VRFY] = {.fixed = ANSWER_VRFY},
+    [COMMAND_HELP] = {.fixed = ANSWER_HELP},
+    [COMMAND_QUIT] = {.fixed = ANSWER_BYE},
+    [COMMAND_EXPN] = {.fixed = ANSWER_NOT_OFFERED},
+    [COMMAND_ETRN] = {.fixed = ANSWER_NOT_OFFERED},
+    [COMMAND_TURN] = {.fixed = ANSWER_NOT_OFFERED},
+    [COMMAND_AUTH] = {.fixed = ANSWER_NOT_OFFERED},
+    [COMMAND_STARTTLS] = {.fixed = ANSWER_NOT_OFFERED},
+    [COMMAND_BDAT] = {.fixed = ANSWER_BDAT},
+    [COMMAND_SEND] = {.fixed = ANSWER_NOT_OFFERED},
+    [COMMAND_HTTP] = {.fixed = ANSWER_HTTP},
+};
+
+_Static_assert(COUNT(commands) == COMMAND_COUNT, "every verb has its row");
+
+static void run_command(struct server_fsm *f, const struct command *c, struct server_effect *out)
+{
+    if (commands[c->verb].allowed != 0 && (commands[c->verb].allowed & 1U << f->state) == 0)
+        answer(f, commands[c->verb].wrong, out);
+    else if (commands[c->verb].run != NULL)
+        commands[c->verb].run(f, c, out);
+    else
+        answer(f, commands[c->verb].fixed, out);
+}
+
+/* ---- command lines --------------------------------------------------------------------------- */
+
+static bool has_controls(const char *p, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if (((unsigned char)p[i] < ' ' && p[i] != '\t') || p[i] == 0x7f)
+            return true;
+    }
+    return false;
+}
+
+static bool is_blank(const char *p, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if (p[i] != ' ' && p[i] != '\t')
+            return false;
+    }
+    return true;
+}
+
+static void run_line(struct server_fsm *f, const char *p, size_t len, struct server_effect *out)
+{
+    bool data_refused = f->data_refused;
+    bool unfit = f->line_too_long || has_controls(p, len);
+    struct command c;
+
+    if (!unfit && is_blank(p, len)) {
+        if (++f->empty > SERVER_EMPTY_LINES_MAX)
+            answer(f, ANSWER_EMPTY, out);
+        return;
+    }
+    f->empty = 0;
+    f->data_refused = false;
+    command_parse(p, len, &c);
+    if (data_refused && (unfit || c.verb == COMMAND_UNKNOWN))
+        answer(f, ANSWER_NOT_WAITED, out);
+    else if (unfit)
+        answer(f, f->line_too_long ? ANSWER_LINE_TOO_LONG : ANSWER_CONTROLS, out);
+    else
+        run_command(f, &c, out);
+}
+
+/* A bare LF ends a line too, and so does CR CR LF. */
+static void end_line(struct server_fsm *f, struct server_effect *out)
+{
+    const char *p = (const char *)f->line.data;
+    size_t len = f->line.len;
+
+    for (; len > 0 && (p[len - 1] == '\n' || p[len - 1] == '\r'); len--)
+        ;
+    run_line(f, len > 0 ? p : "", len, out);
+    bytes_clear(&f->line);
+    f->line_too_long = false;
+}
+
+/* Reads up to the end of one line. */
+static size_t step_command(struct server_fsm *f, const uint8_t *data, size_t len,
+                           struct server_effect *out)
+{
+    const uint8_t *lf = memchr(data, '\n', len);
+    size_t used = lf != NULL ? (size_t)(lf - data) + 1 : len;
+
+    if (!f->begun && data[0] == TLS_HANDSHAKE) {
+        close_with(f, out, "TLS hello on a plaintext listener");
+        return used;
+    }
+    f->begun = true;
+    if (f->line_too_long || !bytes_append(&f->line, data, used)) {
+        f->line_too_long = true;
+        bytes_clear(&f->line);
+    }
+    if (lf != NULL)
+        end_line(f, out);
+    return used;
+}
+
+/* ---- mail data ------------------------------------------------------------------------------- */
+
+/* From here on the mail data is only read to its end. */
+static void refuse_mail(struct server_fsm *f, enum answer refusal, bool discard)
+{
+    struct mail *m = f->mail;
+
+    m->refusal = refusal;
+    m->discard = discard;
+    m->store_len = 0;
+    m->in_header = false;
+    header_done(&m->header);
+    bytes_done(&m->written);
+    server_enter(f, STATE_SWALLOW);
+}
+
+/* The Message-ID with its brackets, and nothing else of the field. */
+static bool keep_message_id(struct server_fsm *f, const char *ours)
+{
+    char text[TRACE_MESSAGE_ID_MAX];
+    const char *open;
+    const char *close;
+
+    header_text(&f->mail->header, HEADER_MESSAGE_ID, text, sizeof(text));
+    if (text[0] == '\0' && f->mail->header.state == HEADER_DONE)
+        return envelope_set(&f->envelope.message_id, ours);
+    open = strchr(text, '<');
+    close = open != NULL ? strchr(open, '>') : NULL;
+    return close == NULL ||
+           envelope_set_n(&f->envelope.message_id, open, (size_t)(close - open) + 1);
+}
+
+static bool keep_facts(struct server_fsm *f, const char *message_id)
+{
+    char subject[SERVER_SUBJECT_MAX + 1];
+
+    header_text(&f->mail->header, HEADER_SUBJECT, subject, sizeof(subject));
+    return envelope_set(&f->envelope.subject, subject) && keep_message_id(f, message_id) &&
+           envelope_set(&f->envelope.repairs, f->mail->header.repairs);
+}
+
+static bool write_trace(const struct server_fsm *f, uint64_t wall_ms, struct bytes *out)
+{
+    const struct envelope *e = &f->envelope;
+    struct trace trace = {.helo = f->helo,
+                          .client = f->client_literal,
+                          .hostname = f->hostname,
+                          .protocol = f->greeted ? "ESMTP" : "SMTP",
+                          .recipient =
+                              e->recipient_count == 1 ? e->recipients[0].forward_path : NULL,
+                          .id = f->mail->id,
+                          .wall_ms = wall_ms,
+                          .utc_offset_minutes = f->utc_offset_minutes};
+
+    return trace_received(&trace, out);
+}
+
+static bool write_header(struct server_fsm *f, uint64_t wall_ms)
+{
+    struct mail *m = f->mail;
+    char date[TRACE_DATE_MAX];
+    char message_id[TRACE_MESSAGE_ID_MAX];
+    struct bytes received;
+    bool ok;
+
+    bytes_init(&received, TRACE_MAX);
+    trace_date(wall_ms, f->utc_offset_minutes, date);
+    trace_message_id(m->id, wall_ms, f->hostname, message_id);
+    ok = write_trace(f, wall_ms, &received) && header_repair(&m->header, date, message_id) &&
+         keep_facts(f, message_id) &&
+         header_write(&m->header, &received, &m->written, &f->envelope.header_size);
+    bytes_done(&received);
+    return ok;
+}
+
+/* The header is as it will be; what is stored of it goes out first. */
+static void end_of_header(struct server_fsm *f, uint64_t wall_ms)
+{
+    struct mail *m = f->mail;
+
+    m->in_header = false;
+    if (header_count(&m->header, HEADER_RECEIVED) >= TRACE_HOPS_MAX) {
+        refuse_mail(f, ANSWER_LOOP, true);
+        return;
+    }
+    if (m->header.state == HEADER_NO_MEMORY || !write_header(f, wall_ms)) {
+        refuse_mail(f, ANSWER_NO_MEMORY, true);
+        return;
+    }
+    header_done(&m->header);
+    m->store = m->written.data;
+    m->store_len = m->written.len;
+}
+
+/* Decoded octets in the buffer. */
+static void take_content(struct server_fsm *f, size_t len, uint64_t wall_ms)
+{
+    struct mail *m = f->mail;
+
+    if (f->state == STATE_SWALLOW)
+        return;
+    m->size += len;
+    if (f->max_size > 0 && m->size > f->max_size) {
+        refuse_mail(f, ANSWER_TOO_LARGE, true);
+    } else if (!m->in_header) {
+        m->store = m->buffer;
+        m->store_len = len;
+    } else {
+        enum header_state state = header_feed(&m->header, m->buffer, len);
+
+        if (state == HEADER_MORE && m->ended)
+            state = header_finish(&m->header);
+        if (state != HEADER_MORE)
+            end_of_header(f, wall_ms);
+    }
+}
+
+static bool add_repairs(struct server_fsm *f)
+{
+    const struct maildata_quirks *q = &f->mail->decoder.quirks;
+    const struct {
+        const char *name;
+        bool seen;
+    } quirks[] = {{"bare_lf", q->bare_lf}, {"bare_cr", q->bare_cr}, {"cr_cr_lf", q->cr_cr_lf}};
+    char text[REPAIRS_MAX];
+    size_t len = strlen(f->envelope.repairs);
+
+    snprintf(text, sizeof(text), "%s", f->envelope.repairs);
+    for (size_t i = 0; i < COUNT(quirks); i++) {
+        if (quirks[i].seen)
+            len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s", len > 0 ? "," : "",
+                                    quirks[i].name);
+    }
+    return envelope_set(&f->envelope.repairs, text);
+}
+
+static void commit(struct server_fsm *f, uint64_t wall_ms, struct server_effect *out)
+{
+    struct mail *m = f->mail;
+
+    if (!add_repairs(f)) {
+        refuse_mail(f, ANSWER_NO_MEMORY, false);
+        out->kind = SERVER_DISCARD;
+        return;
+    }
+    f->envelope.arrived_ms = wall_ms;
+    f->envelope.size = m->stored;
+    if (m->decoder.quirks.eight_bit)
+        f->envelope.body = ENVELOPE_BODY_8BITMIME;
+    server_enter(f, STATE_COMMITTING);
+    *out = (struct server_effect){.kind = SERVER_COMMIT};
+}
+
+static void end_refused_mail(struct server_fsm *f, struct server_effect *out)
+{
+    enum answer refusal = f->mail->refusal;
+
+    server_enter(f, STATE_READY);
+    answer(f, refusal, out);
+}
+
+static void store_next(struct mail *m, struct server_effect *out)
+{
+    size_t len = m->store_len < SERVER_CHUNK ? m->store_len : SERVER_CHUNK;
+
+    *out = (struct server_effect){.kind = SERVER_STORE, .data = m->store, .data_len = len};
+    m->store += len;
+    m->store_len -= len;
+    m->stored += len;
+}
+
+/* True when something is due before more mail data may be read. */
+static bool mail_is_due(const struct mail *m)
+{
+    return m->store_len > 0 || m->discard || m->ended;
+}
+
+static void mail_effect(struct server_fsm *f, uint64_t wall_ms, struct server_effect *out)
+{
+    struct mail *m = f->mail;
+
+    if (m->discard) {
+        m->discard = false;
+        *out = (struct server_effect){.kind = SERVER_DISCARD};
+    } else if (m->store_len > 0) {
+        store_next(m, out);
+    } else if (f->state == STATE_SWALLOW) {
+        end_refused_mail(f, out);
+    } else {
+        commit(f, wall_ms, out);
+    }
+}
+
+/* What was refused is read to its end, so that the reply is heard; but not for ever. */
+static void count_swallowed(struct server_fsm *f, size_t len, struct server_effect *out)
+{
+    f->mail->swallowed += len;
+    if (f->mail->swallowed <= SERVER_SWALLOW_MAX)
+        return;
+    answer(f, f->mail->refusal, out);
+    close_with(f, out, "refused mail data did not end");
+}
+
+static size_t step_mail(struct server_fsm *f, const uint8_t *data, size_t len, uint64_t wall_ms,
+                        struct server_effect *out)
+{
+    struct mail *m = f->mail;
+    size_t used = 0;
+    size_t got = 0;
+
+    if (!mail_is_due(m) && len > 0) {
+        bytes_done(&m->written);
+        m->started = true;
+        m->ended =
+            maildata_decode(&m->decoder, data, len, &used, m->buffer, sizeof(m->buffer), &got);
+        take_content(f, got, wall_ms);
+    }
+    if (mail_is_due(m))
+        mail_effect(f, wall_ms, out);
+    else if (f->state == STATE_SWALLOW)
+        count_swallowed(f, used, out);
+    return used;
+}
+
+/* ---- the face -------------------------------------------------------------------------------- */
+
+struct server_fsm *server_fsm_new(const struct server_settings *settings)
+{
+    struct server_fsm *f = calloc(1, sizeof(*f));
+
+    if (f == NULL)
+        return NULL;
+    envelope_init(&f->envelope);
+    bytes_init(&f->line, SERVER_LINE_MAX);
+    f->hostname = strdup(settings->hostname);
+    f->client = strdup(settings->client);
+    f->client_literal = strdup(settings->client_literal);
+    f->device = strdup(settings->device);
+    f->listener = strdup(settings->listener);
+    f->max_size = settings->max_size;
+    f->max_recipients = settings->max_recipients;
+    f->utc_offset_minutes = settings->utc_offset_minutes;
+    format_too_large(f);
+    if (f->hostname == NULL || f->client == NULL || f->client_literal == NULL ||
+        f->device == NULL || f->listener == NULL) {
+        server_fsm_free(f);
+        return NULL;
+    }
+    return f;
+}
+
+void server_fsm_free(struct server_fsm *f)
+{
+    if (f == NULL)
+        return;
+    mail_free(f->mail);
+    envelope_done(&f->envelope);
+    bytes_done(&f->line);
+    free(f->hostname);
+    free(f->client);
+    free(f->client_literal);
+    free(f->device);
+    free(f->listener);
+    free(f);
+}
+
+void server_fsm_start(struct server_fsm *f, struct server_effect *out)
+{
+    reply(f, out, "220 %s ESMTP Outtray", f->hostname);
+}
+
+static bool is_command_state(enum state state)
+{
+    return state == STATE_READY || state == STATE_MAIL || state == STATE_RCPT;
+}
+
+void server_fsm_step(struct server_fsm *f, const uint8_t *data, size_t len, uint64_t wall_ms,
+                     size_t *out_used, struct server_effect *out)
+{
+    size_t used = f->held < len ? f->held : len;
+    bool due;
+
+    *out = (struct server_effect){.kind = SERVER_NOTHING};
+    *out_used = 0;
+    if (f->state == STATE_CLOSED)
+        *out_used = len;
+    if (f->state == STATE_CLOSED || server_fsm_is_waiting(f))
+        return;
+    do {
+        if (!is_command_state(f->state))
+            used += step_mail(f, data + used, len - used, wall_ms, out);
+        else if (used < len)
+            used += step_command(f, data + used, len - used, out);
+    } while (out->kind == SERVER_NOTHING && used < len);
+    due = f->mail != NULL && !server_fsm_is_waiting(f) && mail_is_due(f->mail);
+    f->held = due && used > 0 ? 1 : 0;
+    *out_used = used - f->held;
+}
+
+void server_fsm_opened(struct server_fsm *f, uint64_t id, const struct error *err,
+                       struct server_effect *out)
+{
+    *out = (struct server_effect){.kind = SERVER_NOTHING};
+    if (f->state != STATE_OPENING)
+        return;
+    if (err != NULL) {
+        server_enter(f, STATE_READY);
+        answer(f, answer_to(err), out);
+        return;
+    }
+    f->mail->id = id;
+    f->data_refused = false;
+    server_enter(f, STATE_DATA);
+    answer(f, ANSWER_GO_AHEAD, out);
+}
+
+void server_fsm_store_failed(struct server_fsm *f, const struct error *err)
+{
+    if (f->state == STATE_DATA)
+        refuse_mail(f, answer_to(err), false);
+}
+
+void server_fsm_committed(struct server_fsm *f, uint64_t id, const struct error *err,
+                          struct server_effect *out)
+{
+    char text[TRACE_ID_MAX];
+
+    *out = (struct server_effect){.kind = SERVER_NOTHING};
+    if (f->state != STATE_COMMITTING)
+        return;
+    server_enter(f, STATE_READY);
+    if (err != NULL) {
+        answer(f, answer_to(err), out);
+        return;
+    }
+    f->bad = 0;
+    trace_id(id, text);
+    reply(f, out, "250 2.0.0 Ok: queued as %s", text);
+}
+
+void server_fsm_shut(struct server_fsm *f, const char *reason, struct server_effect *out)
+{
+    *out = (struct server_effect){.kind = SERVER_NOTHING};
+    if (f->state == STATE_CLOSED)
+        return;
+    reply(f, out, "421 4.3.2 %s %s", f->hostname, reason);
+    close_with(f, out, reason);
+}
+
+struct envelope *server_fsm_envelope(struct server_fsm *f)
+{
+    return &f->envelope;
+}
+
+bool server_fsm_in_mail_data(const struct server_fsm *f)
+{
+    return (states[f->state].flags & CONTENT) != 0 && f->mail->started;
+}
+
+bool server_fsm_is_idle(const struct server_fsm *f)
+{
+    return (states[f->state].flags & IDLE) != 0;
+}
+
+bool server_fsm_is_waiting(const struct server_fsm *f)
+{
+    return (states[f->state].flags & WAITS) != 0;
+}
+
+const char *server_fsm_phase(const struct server_fsm *f)
+{
+    return f->state == STATE_CLOSED ? f->closing : states[f->state].phrase;
+}
