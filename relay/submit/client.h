@@ -1,0 +1,79 @@
+/*
+ * One connection to an upstream: drives a client_fsm over a stream, with name lookup, TLS and SASL.
+ *
+ * A client is made for one mailbox, signs in, and then submits one message after the other as it is
+ * told. It owns its stream and borrows the message's reader from client_submit() until on_result,
+ * when its lender must close it (which ends a read that may be under way). Callbacks come from the
+ * loop, in the order in which they stand in struct client_events; on_ready, on_doubt and on_result
+ * may also come from within client_submit(), client_doubted() and client_quit().
+ *
+ * Addresses are tried in the order of the lookup, each for CLIENT_CONNECT_MS. A connection counts
+ * against the mailbox until on_closed, which tells whether the peer's end was seen; it is waited
+ * for at most CLIENT_LINGER_MS.
+ */
+#ifndef OUTTRAY_RELAY_SUBMIT_CLIENT_H
+#define OUTTRAY_RELAY_SUBMIT_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "queue/queue.h"
+#include "relay/base/dns.h"
+#include "relay/base/secret.h"
+#include "relay/base/stream.h"
+#include "relay/base/tls.h"
+#include "relay/submit/client_fsm.h"
+
+#define CLIENT_CONNECT_MS 20000
+#define CLIENT_LINGER_MS  30000
+#define CLIENT_AHEAD_MAX  131072 /* mail data waiting in the stream before more is read */
+
+struct client;
+
+/* Borrowed until client_free(). */
+struct client_target {
+    const char *mailbox; /* for logs */
+    const char *host;
+    uint16_t port;
+    bool implicit_tls;
+    bool needs_auth;
+    const char *helo;
+    const char *login;
+    const struct secret *password; /* may be NULL without needs_auth */
+    struct tls_context *tls;
+};
+
+struct client_events {
+    void (*on_ready)(void *ctx, struct client *c); /* signed in and idle */
+    void (*on_recipient)(void *ctx, struct client *c, size_t index, const struct reply *reply);
+    /* Make the in-doubt mark durable, then client_doubted(). */
+    void (*on_doubt)(void *ctx, struct client *c);
+    void (*on_result)(void *ctx, struct client *c, enum client_stage stage,
+                      const struct reply *reply);
+    /* The session cannot go on and is being closed; after on_result if a transaction was open. */
+    void (*on_failed)(void *ctx, struct client *c, enum client_stage stage,
+                      const struct reply *reply);
+    /* The last one; call client_free(). peer_closed: its end was seen, or there was no connection.
+     */
+    void (*on_closed)(void *ctx, struct client *c, bool peer_closed);
+};
+
+/* Starts connecting. NULL without memory. `id` names the connection in logs. */
+struct client *client_new(struct stream_loop *streams, struct dns *dns,
+                          const struct client_target *target, uint64_t id,
+                          const struct client_events *events, void *ctx);
+/* Submits a message on a ready client. All of tx and the reader are borrowed until on_result. */
+void client_submit(struct client *c, const struct client_transaction *tx,
+                   struct queue_reader *reader);
+void client_doubted(struct client *c, bool ok);
+/* Says QUIT; only on a ready client. */
+void client_quit(struct client *c);
+/* Drops the connection and frees without any callback. Accepts NULL. */
+void client_free(struct client *c);
+
+uint64_t client_id(const struct client *c);
+const char *client_mechanism(const struct client *c); /* of the sign-in; "" before */
+uint64_t client_size_limit(const struct client *c);   /* that the server announced; 0 = none */
+
+#endif

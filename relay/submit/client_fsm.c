@@ -1,0 +1,995 @@
+#include "relay/submit/client_fsm.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "relay/smtp/base64.h"
+#include "relay/smtp/ehlo.h"
+#include "relay/smtp/maildata.h"
+
+#define CLIENT_EFFECTS_MAX  4                    /* one reply or event causes at most three */
+#define CLIENT_INPUT_MAX    ((size_t)256 * 1024) /* read but not yet looked at */
+#define CLIENT_OUTPUT_MAX   ((size_t)256 * 1024) /* CLIENT_BODY_MAX grows by stuffing */
+#define CLIENT_IN_FLIGHT    100                  /* commands without a reply yet, with PIPELINING */
+#define CLIENT_COMMAND_MAX  512 /* AUTH with an initial response, RFC 4954 section 4 */
+#define CLIENT_RESPONSE_MAX ((size_t)16 * 1024) /* a SASL response, before base64 */
+#define CLIENT_SASL_STEPS   10                  /* challenges in one sign-in */
+
+#define SECONDS(n) ((uint64_t)(n)*1000)
+#define MINUTES(n) SECONDS((n)*60)
+
+/* The next command of the transaction; they leave in this order. */
+enum next_command { NEXT_NONE, NEXT_RSET, NEXT_MAIL, NEXT_RCPT, NEXT_DATA };
+
+/* Nothing borrowed is looked at after CLIENT_RESULT, though replies may still be due then. */
+struct flight {
+    struct client_transaction tx;
+    enum next_command next;
+    bool open;      /* CLIENT_RESULT is still to come */
+    bool rset_due;  /* the reply to RSET comes first */
+    bool refused;   /* MAIL was: what follows is read and ignored */
+    bool data_sent; /* DATA, that is */
+    bool lone_dot;  /* sent after a 354 that nobody needed */
+    size_t ask;     /* index of the next recipient to ask, then to hear of */
+    size_t hear;
+    size_t asked; /* how many */
+    size_t heard;
+    size_t accepted;
+};
+
+struct client_fsm {
+    char *helo;
+    char *mechanisms;
+    bool needs_auth;
+    bool secure;
+
+    enum client_stage stage;
+    bool ended;
+    bool ready_due; /* CLIENT_READY, once all input has been looked at */
+    bool stale;     /* input came before the command to which it would now be taken as the reply */
+    bool ending_due;
+    bool gone;     /* nothing can be sent any more */
+    bool sasl_due; /* the shell owes a response */
+    bool body_ended;
+    bool needs_rset; /* the server may still think that a transaction is open */
+    size_t awaited;  /* replies due */
+
+    struct client_effect effects[CLIENT_EFFECTS_MAX];
+    size_t effect_first;
+    size_t effect_count;
+
+    struct bytes in;
+    size_t in_used;
+    struct bytes out;
+    size_t out_sent; /* octets of out that the last CLIENT_SEND lent */
+    bool out_secret;
+    struct reply_parser parser;
+    struct reply reply;        /* the last one read */
+    struct reply last_refusal; /* of a recipient */
+    struct reply ending;       /* why the session is to end, once all input has been looked at */
+
+    struct ehlo facts; /* forgotten whole with each EHLO */
+    char mechanism[32];
+    size_t sasl_steps;
+    struct bytes response; /* to the SASL challenge, in base64 */
+    bool response_due;     /* it waits for the first 334 */
+    uint8_t challenge[BASE64_ROOM(REPLY_LINE_MAX)];
+    struct flight flight;
+    struct maildata_encoder encoder;
+};
+
+/* ---- stages ---------------------------------------------------------------------------------- */
+
+static void on_banner(struct client_fsm *f);
+static void on_ehlo(struct client_fsm *f);
+static void on_starttls(struct client_fsm *f);
+static void on_auth(struct client_fsm *f);
+static void on_mail(struct client_fsm *f);
+static void on_rcpt(struct client_fsm *f);
+static void on_data(struct client_fsm *f);
+static void on_final_dot(struct client_fsm *f);
+static void on_quit(struct client_fsm *f);
+
+/* A stage without on_reply awaits none. */
+struct stage_row {
+    const char *name;
+    uint64_t timeout;
+    const char *phrase;
+    void (*on_reply)(struct client_fsm *f);
+};
+
+static const struct stage_row stages[STAGE_COUNT] = {
+    [STAGE_CONNECT] = {"connect", SECONDS(30), "connecting", NULL},
+    [STAGE_BANNER] = {"banner", MINUTES(5), "waiting for the banner", on_banner},
+    [STAGE_EHLO] = {"ehlo", MINUTES(5), "waiting for the reply to EHLO", on_ehlo},
+    [STAGE_STARTTLS] = {"starttls", MINUTES(2), "waiting for the reply to STARTTLS", on_starttls},
+    [STAGE_TLS] = {"tls", MINUTES(1), "negotiating TLS", NULL},
+    [STAGE_AUTH] = {"auth", MINUTES(3), "signing in", on_auth},
+    [STAGE_IDLE] = {"idle", 0, "idle", NULL},
+    [STAGE_MAIL] = {"mail", MINUTES(5), "waiting for the reply to MAIL", on_mail},
+    [STAGE_RCPT] = {"rcpt", MINUTES(5), "waiting for the reply to RCPT", on_rcpt},
+    [STAGE_DATA] = {"data", MINUTES(2), "waiting for the reply to DATA", on_data},
+    [STAGE_BODY] = {"body", MINUTES(3), "sending mail data", NULL},
+    [STAGE_FINAL_DOT] = {"final-dot", MINUTES(10), "waiting for the reply to the mail data",
+                         on_final_dot},
+    [STAGE_QUIT] = {"quit", SECONDS(10), "waiting for the reply to QUIT", on_quit},
+};
+
+const char *client_stage_name(enum client_stage stage)
+{
+    return (size_t)stage < STAGE_COUNT ? stages[stage].name : "unknown";
+}
+
+const char *client_stage_phrase(enum client_stage stage)
+{
+    return (size_t)stage < STAGE_COUNT ? stages[stage].phrase : "unknown";
+}
+
+uint64_t client_stage_timeout(enum client_stage stage)
+{
+    return (size_t)stage < STAGE_COUNT ? stages[stage].timeout : 0;
+}
+
+/* The one place where the stage changes. */
+static void enter(struct client_fsm *f, enum client_stage stage)
+{
+    f->stage = stage;
+    f->ready_due = stage == STAGE_IDLE;
+    if (stage == STAGE_EHLO)
+        f->facts = (struct ehlo){0};
+    if (stage == STAGE_BODY) {
+        f->body_ended = false;
+        maildata_encoder_init(&f->encoder);
+    }
+}
+
+/* ---- effects --------------------------------------------------------------------------------- */
+
+static struct client_effect *push(struct client_fsm *f, enum client_effect_kind kind)
+{
+    struct client_effect *e;
+
+    assert(f->effect_count < CLIENT_EFFECTS_MAX);
+    e = &f->effects[(f->effect_first + f->effect_count++) % CLIENT_EFFECTS_MAX];
+    *e = (struct client_effect){.kind = kind, .stage = f->stage};
+    return e;
+}
+
+static struct client_effect *push_reply(struct client_fsm *f, enum client_effect_kind kind,
+                                        enum client_stage stage, const struct reply *reply)
+{
+    struct client_effect *e = push(f, kind);
+
+    e->stage = stage;
+    e->reply = reply;
+    return e;
+}
+
+static void result(struct client_fsm *f, enum client_stage stage, const struct reply *reply)
+{
+    f->flight.open = false;
+    push_reply(f, CLIENT_RESULT, stage, reply);
+}
+
+/* The one way out of a session. */
+static void end(struct client_fsm *f, enum client_stage stage, const struct reply *reply)
+{
+    if (f->ended)
+        return;
+    if (f->flight.open)
+        result(f, stage, reply);
+    push_reply(f, CLIENT_FAILED, stage, reply);
+    f->ended = true;
+    f->ready_due = false;
+}
+
+/* Ends the session with f->reply, which the stage cannot go on with. A success where none can be is
+ * no reply that a verdict could be looked up by. */
+static void end_by_reply(struct client_fsm *f)
+{
+    if (!reply_is_temporary(&f->reply) && !reply_is_permanent(&f->reply)) {
+        char shown[200];
+
+        reply_format(&f->reply, shown, sizeof(shown));
+        reply_local(&f->reply, LOCAL_PROTOCOL, "unexpected reply while %s: %s",
+                    client_stage_phrase(f->stage), shown);
+    }
+    end(f, f->stage, &f->reply);
+}
+
+static void end_by_us(struct client_fsm *f, enum local_failure failure, const char *why)
+{
+    reply_local(&f->reply, failure, "%s", why);
+    end(f, f->stage, &f->reply);
+}
+
+/* Ends the session when what has been received is used up: a reply that came in time still counts.
+ */
+static void end_soon(struct client_fsm *f, enum local_failure failure, const char *why)
+{
+    if (f->ended || f->ending_due)
+        return;
+    reply_local(&f->ending, failure, "%s", why);
+    f->ending_due = true;
+}
+
+/* ---- output ---------------------------------------------------------------------------------- */
+
+static void discard_output(struct client_fsm *f)
+{
+    if (f->out_secret)
+        explicit_bzero(f->out.data, f->out.len);
+    f->out_secret = false;
+    f->out_sent = 0;
+    bytes_clear(&f->out);
+}
+
+/* Takes back what the last effect lent; every call of the machine begins with it. CLIENT_SEND lends
+ * all there is, and nothing can have been added since. */
+static void retire(struct client_fsm *f)
+{
+    if (f->out_sent > 0)
+        discard_output(f);
+}
+
+/* What has been composed may be cut in the middle, so none of it may leave. */
+static void out_of_memory(struct client_fsm *f)
+{
+    f->gone = true;
+    end_soon(f, LOCAL_LOST, "no memory for what is to be sent");
+}
+
+static void say(struct client_fsm *f, const char *command)
+{
+    bytes_text(&f->out, command);
+    bytes_text(&f->out, "\r\n");
+    if (f->out.failed)
+        out_of_memory(f);
+}
+
+static bool has_unread(const struct client_fsm *f)
+{
+    return f->in_used < f->in.len || (f->parser.octets > 0 && !f->parser.finished);
+}
+
+/* A command that may not be pipelined: nothing received so far can be its reply. */
+static void ask(struct client_fsm *f, const char *command)
+{
+    f->stale = has_unread(f);
+    say(f, command);
+    f->awaited++;
+}
+
+static void ask_ehlo(struct client_fsm *f)
+{
+    char command[CLIENT_COMMAND_MAX];
+
+    snprintf(command, sizeof(command), "EHLO %.*s", CLIENT_COMMAND_MAX - 10, f->helo);
+    ask(f, command);
+    enter(f, STAGE_EHLO);
+}
+
+static void end_politely(struct client_fsm *f)
+{
+    if (f->reply.code != 421)
+        say(f, "QUIT");
+    end_by_reply(f);
+}
+
+/* ---- from the banner to AUTH ----------------------------------------------------------------- */
+
+static void on_banner(struct client_fsm *f)
+{
+    if (f->reply.code == 220)
+        ask_ehlo(f);
+    else
+        end_politely(f);
+}
+
+static void refuse_mechanisms(struct client_fsm *f)
+{
+    say(f, "QUIT");
+    enter(f, STAGE_AUTH);
+    if (f->facts.auth[0] == '\0')
+        reply_local(&f->reply, LOCAL_PROTOCOL, "the server offers no sign-in; %s is needed",
+                    f->mechanisms);
+    else
+        reply_local(&f->reply, LOCAL_PROTOCOL,
+                    "the server offers %s for signing in, but this mailbox can use %s only",
+                    f->facts.auth, f->mechanisms);
+    end(f, STAGE_AUTH, &f->reply);
+}
+
+static void begin_auth(struct client_fsm *f)
+{
+    if (!ehlo_choose_mechanism(&f->facts, f->mechanisms, f->mechanism, sizeof(f->mechanism))) {
+        refuse_mechanisms(f);
+        return;
+    }
+    enter(f, STAGE_AUTH);
+    f->sasl_due = true;
+    f->sasl_steps = 0;
+    push(f, CLIENT_SASL_START)->text = f->mechanism;
+}
+
+static void begin_tls(struct client_fsm *f)
+{
+    if (f->facts.starttls) {
+        ask(f, "STARTTLS");
+        enter(f, STAGE_STARTTLS);
+        return;
+    }
+    say(f, "QUIT");
+    enter(f, STAGE_STARTTLS);
+    end_by_us(f, LOCAL_TLS,
+              "the server does not offer STARTTLS; nothing is sent without encryption");
+}
+
+static void on_ehlo(struct client_fsm *f)
+{
+    if (f->reply.code != 250) {
+        end_politely(f);
+        return;
+    }
+    ehlo_learn(&f->facts, &f->parser);
+    if (!f->secure)
+        begin_tls(f);
+    else if (f->needs_auth)
+        begin_auth(f);
+    else
+        enter(f, STAGE_IDLE);
+}
+
+/* What stands behind the reply was not protected by TLS, though it would be read as if it were
+ * (CVE-2011-0411). */
+static void on_starttls(struct client_fsm *f)
+{
+    if (f->reply.code != 220) {
+        end_politely(f);
+    } else if (has_unread(f)) {
+        end_by_us(f, LOCAL_TLS,
+                  "the server sent more in clear behind its reply to STARTTLS; somebody may be "
+                  "tampering with the connection");
+    } else {
+        enter(f, STAGE_TLS);
+        push(f, CLIENT_START_TLS);
+    }
+}
+
+/* ---- AUTH ------------------------------------------------------------------------------------ */
+
+/* The room is taken first, so that no copy of the secret is left behind by growing. */
+static void ask_secretly(struct client_fsm *f, const char *prefix, const void *text, size_t len)
+{
+    f->stale = has_unread(f);
+    f->out_secret = true;
+    if (bytes_reserve(&f->out, strlen(prefix) + len + 2) != NULL) {
+        bytes_text(&f->out, prefix);
+        bytes_append(&f->out, text, len);
+        bytes_text(&f->out, "\r\n");
+    }
+    if (f->out.failed)
+        out_of_memory(f);
+    f->awaited++;
+}
+
+static void forget_response(struct client_fsm *f)
+{
+    if (f->response.data != NULL)
+        explicit_bzero(f->response.data, f->response.cap);
+    bytes_done(&f->response);
+    f->response_due = false;
+}
+
+/* Encodes into f->response. */
+static bool encode_response(struct client_fsm *f, const void *response, size_t len)
+{
+    uint8_t *room;
+
+    forget_response(f);
+    room = bytes_reserve(&f->response, BASE64_LENGTH(len));
+    if (room == NULL)
+        return false;
+    base64_encode(response, len, (char *)room);
+    f->response.len = BASE64_LENGTH(len);
+    return true;
+}
+
+static void ask_auth(struct client_fsm *f, bool has_response)
+{
+    char command[sizeof("AUTH  ") + sizeof(f->mechanism)];
+
+    snprintf(command, sizeof(command), "AUTH %s", f->mechanism);
+    if (!has_response) {
+        ask(f, command);
+    } else if (strlen(command) + 1 + f->response.len + 2 > CLIENT_COMMAND_MAX) {
+        ask(f, command);
+        f->response_due = true;
+    } else {
+        bool empty = f->response.len == 0;
+
+        snprintf(command, sizeof(command), "AUTH %s ", f->mechanism);
+        ask_secretly(f, command, empty ? "=" : (const char *)f->response.data,
+                     empty ? 1 : f->response.len);
+    }
+}
+
+void client_fsm_sasl(struct client_fsm *f, const void *response, size_t len)
+{
+    retire(f);
+    if (f->ended || f->ending_due || !f->sasl_due)
+        return;
+    f->sasl_due = false;
+    if (!encode_response(f, response != NULL ? response : "", response != NULL ? len : 0)) {
+        end_soon(f, LOCAL_SECRET, "what is to be sent for signing in is too long");
+        return;
+    }
+    if (f->sasl_steps == 0)
+        ask_auth(f, response != NULL);
+    else
+        ask_secretly(f, "", f->response.data, f->response.len);
+    if (!f->response_due)
+        forget_response(f);
+}
+
+void client_fsm_sasl_failed(struct client_fsm *f, const char *why)
+{
+    retire(f);
+    if (f->ended || f->ending_due || !f->sasl_due)
+        return;
+    f->sasl_due = false;
+    say(f, f->sasl_steps == 0 ? "QUIT" : "*");
+    end_soon(f, LOCAL_SECRET, why);
+}
+
+/* The parser's line, not the reply's text, which is cut earlier. */
+static void pass_challenge(struct client_fsm *f)
+{
+    char line[REPLY_LINE_MAX];
+    struct client_effect *e;
+    size_t len;
+    size_t octets;
+
+    reply_line(&f->parser, 0, line, sizeof(line));
+    len = strlen(line);
+    while (len > 0 && line[len - 1] == ' ')
+        len--;
+    if (!base64_decode(line, len, f->challenge, &octets)) {
+        say(f, "*");
+        end_by_us(f, LOCAL_PROTOCOL, "the server's question while signing in is not base64");
+        return;
+    }
+    f->sasl_due = true;
+    e = push(f, CLIENT_SASL_STEP);
+    e->data = f->challenge;
+    e->len = octets;
+}
+
+static void on_challenge(struct client_fsm *f)
+{
+    if (++f->sasl_steps > CLIENT_SASL_STEPS) {
+        say(f, "*");
+        end_by_us(f, LOCAL_PROTOCOL, "the server does not stop asking while signing in");
+    } else if (f->response_due) {
+        ask_secretly(f, "", f->response.data, f->response.len);
+        forget_response(f);
+    } else {
+        pass_challenge(f);
+    }
+}
+
+static void on_auth(struct client_fsm *f)
+{
+    if (f->reply.code == 334) {
+        on_challenge(f);
+        return;
+    }
+    forget_response(f);
+    if (f->reply.code == 235)
+        enter(f, STAGE_IDLE);
+    else
+        end_politely(f);
+}
+
+/* ---- a transaction: MAIL, RCPT, DATA --------------------------------------------------------- */
+
+static size_t next_pending(const struct envelope *e, size_t i)
+{
+    while (i < e->recipient_count && e->recipients[i].state != RECIPIENT_PENDING)
+        i++;
+    return i;
+}
+
+static bool is_ascii(const char *text)
+{
+    while (*text != '\0')
+        if ((unsigned char)*text++ >= 0x80)
+            return false;
+    return true;
+}
+
+/* Headers alone do not ask for SMTPUTF8: servers that announce it have been seen to refuse it. */
+static bool needs_smtputf8(const struct client_transaction *tx)
+{
+    const struct envelope *e = tx->envelope;
+
+    if (!is_ascii(tx->reverse_path))
+        return true;
+    for (size_t i = next_pending(e, 0); i < e->recipient_count; i = next_pending(e, i + 1))
+        if (!is_ascii(e->recipients[i].forward_path))
+            return true;
+    return false;
+}
+
+/* Paths have been checked before; this makes sure that none can ever become a second command. */
+static void add_path(struct bytes *out, const char *path)
+{
+    for (; *path != '\0'; path++) {
+        unsigned char c = (unsigned char)*path;
+
+        bytes_byte(out, c < 0x20 || c == 0x7f ? '?' : c);
+    }
+}
+
+static void say_mail(struct client_fsm *f)
+{
+    const struct client_transaction *tx = &f->flight.tx;
+
+    bytes_text(&f->out, "MAIL FROM:<");
+    add_path(&f->out, tx->reverse_path);
+    bytes_text(&f->out, ">");
+    if (f->facts.has_size)
+        bytes_printf(&f->out, " SIZE=%llu", (unsigned long long)tx->size);
+    if (f->facts.eight_bit_mime && tx->envelope->body == ENVELOPE_BODY_8BITMIME)
+        bytes_text(&f->out, " BODY=8BITMIME");
+    if (f->facts.smtputf8 && needs_smtputf8(tx))
+        bytes_text(&f->out, " SMTPUTF8");
+    say(f, "");
+}
+
+static void say_rcpt(struct client_fsm *f)
+{
+    struct flight *t = &f->flight;
+    const struct envelope *e = t->tx.envelope;
+
+    bytes_text(&f->out, "RCPT TO:<");
+    add_path(&f->out, e->recipients[t->ask].forward_path);
+    say(f, ">");
+    t->asked++;
+    t->ask = next_pending(e, t->ask + 1);
+    if (t->ask == e->recipient_count)
+        t->next = NEXT_DATA;
+}
+
+static bool say_data(struct client_fsm *f)
+{
+    struct flight *t = &f->flight;
+
+    t->next = NEXT_NONE;
+    if (t->heard == t->asked && t->accepted == 0)
+        return false;
+    say(f, "DATA");
+    t->data_sent = true;
+    if (t->heard == t->asked)
+        enter(f, STAGE_DATA);
+    return true;
+}
+
+/* False when the flight has no command left. */
+static bool say_next(struct client_fsm *f)
+{
+    struct flight *t = &f->flight;
+
+    switch (t->next) {
+    case NEXT_RSET:
+        say(f, "RSET");
+        f->needs_rset = false;
+        t->rset_due = true;
+        t->next = NEXT_MAIL;
+        return true;
+    case NEXT_MAIL:
+        say_mail(f);
+        t->next = NEXT_RCPT;
+        return true;
+    case NEXT_RCPT:
+        say_rcpt(f);
+        return true;
+    case NEXT_DATA:
+        return say_data(f);
+    case NEXT_NONE:
+        break;
+    }
+    return false;
+}
+
+/* Sends what may be sent now, and ends the transaction when that is nothing and nothing is due. */
+static void pump(struct client_fsm *f)
+{
+    struct flight *t = &f->flight;
+    size_t most = f->facts.pipelining ? CLIENT_IN_FLIGHT : 1;
+
+    while (f->awaited < most && say_next(f))
+        f->awaited++;
+    if (f->stage != STAGE_RCPT || f->awaited > 0 || t->next != NEXT_NONE)
+        return;
+    if (t->open) {
+        result(f, STAGE_RCPT, &f->last_refusal);
+        f->needs_rset = true;
+    }
+    enter(f, STAGE_IDLE);
+}
+
+void client_fsm_begin(struct client_fsm *f, const struct client_transaction *tx)
+{
+    size_t first = next_pending(tx->envelope, 0);
+
+    retire(f);
+    assert(f->stage == STAGE_IDLE && !f->ended && !f->flight.open);
+    assert(first < tx->envelope->recipient_count);
+    f->ready_due = false;
+    f->flight = (struct flight){.tx = *tx,
+                                .open = true,
+                                .next = f->needs_rset ? NEXT_RSET : NEXT_MAIL,
+                                .ask = first,
+                                .hear = first};
+    if (has_unread(f)) {
+        end_soon(f, LOCAL_LOST, "the server had begun to end the session");
+        return;
+    }
+    enter(f, STAGE_MAIL);
+    pump(f);
+}
+
+/* A server that refuses RSET would refuse MAIL next, and the message has no part in it. */
+static void on_mail(struct client_fsm *f)
+{
+    struct flight *t = &f->flight;
+
+    if (t->rset_due && !reply_is_positive(&f->reply)) {
+        end(f, STAGE_IDLE, &f->reply);
+    } else if (t->rset_due) {
+        t->rset_due = false;
+    } else if (reply_is_positive(&f->reply)) {
+        enter(f, STAGE_RCPT);
+    } else if (f->reply.code / 100 == 3) {
+        end_by_reply(f);
+    } else {
+        result(f, STAGE_MAIL, &f->reply);
+        t->refused = true;
+        t->next = NEXT_NONE;
+        enter(f, STAGE_RCPT);
+    }
+}
+
+static void hear_recipient(struct client_fsm *f)
+{
+    struct flight *t = &f->flight;
+
+    if (f->reply.code / 100 == 3) {
+        end_by_reply(f);
+        return;
+    }
+    push_reply(f, CLIENT_RECIPIENT, STAGE_RCPT, &f->reply)->index = t->hear;
+    t->hear = next_pending(t->tx.envelope, t->hear + 1);
+    if (reply_is_positive(&f->reply))
+        t->accepted++;
+    else
+        f->last_refusal = f->reply;
+}
+
+static void on_rcpt(struct client_fsm *f)
+{
+    struct flight *t = &f->flight;
+
+    t->heard++;
+    if (!t->refused)
+        hear_recipient(f);
+    if (t->heard == t->asked && t->data_sent)
+        enter(f, STAGE_DATA);
+}
+
+/* 354, though there is nobody to send to: RFC 2920 section 3.1. */
+static void say_lone_dot(struct client_fsm *f)
+{
+    f->flight.lone_dot = true;
+    say(f, ".");
+    f->awaited++;
+    if (f->flight.open)
+        result(f, STAGE_RCPT, &f->last_refusal);
+}
+
+static void on_data(struct client_fsm *f)
+{
+    struct flight *t = &f->flight;
+    bool go_on = f->reply.code / 100 == 3;
+
+    if (t->lone_dot && !go_on) {
+        enter(f, STAGE_IDLE);
+    } else if (t->lone_dot || reply_is_positive(&f->reply)) {
+        end_by_reply(f);
+    } else if (go_on && t->accepted > 0) {
+        enter(f, STAGE_BODY);
+        push(f, CLIENT_BODY);
+    } else if (go_on) {
+        say_lone_dot(f);
+    } else {
+        if (t->open) {
+            result(f, STAGE_DATA, &f->reply);
+            f->needs_rset = true;
+        }
+        enter(f, STAGE_IDLE);
+    }
+}
+
+/* ---- mail data ------------------------------------------------------------------------------- */
+
+static bool takes_body(const struct client_fsm *f)
+{
+    return f->stage == STAGE_BODY && !f->ended && !f->ending_due && !f->body_ended;
+}
+
+void client_fsm_body(struct client_fsm *f, const uint8_t *data, size_t len)
+{
+    retire(f);
+    if (takes_body(f) && !maildata_encode(&f->encoder, data, len, &f->out))
+        out_of_memory(f);
+}
+
+void client_fsm_body_end(struct client_fsm *f)
+{
+    retire(f);
+    if (!takes_body(f))
+        return;
+    f->body_ended = true;
+    push(f, CLIENT_DOUBT);
+}
+
+void client_fsm_body_failed(struct client_fsm *f, const char *why)
+{
+    retire(f);
+    if (takes_body(f))
+        end_soon(f, LOCAL_SPOOL, why);
+}
+
+static void await_verdict(struct client_fsm *f)
+{
+    f->awaited++;
+    enter(f, STAGE_FINAL_DOT);
+}
+
+void client_fsm_doubted(struct client_fsm *f, bool ok)
+{
+    retire(f);
+    if (f->stage != STAGE_BODY || !f->body_ended || f->ended || f->ending_due)
+        return;
+    if (!ok)
+        end_soon(f, LOCAL_SPOOL, "the in-doubt mark could not be made durable");
+    else if (has_unread(f))
+        end_soon(f, LOCAL_PROTOCOL, "the server began to answer before the end of mail data");
+    else if (!maildata_end(&f->encoder, &f->out))
+        out_of_memory(f);
+    else
+        await_verdict(f);
+}
+
+static void on_final_dot(struct client_fsm *f)
+{
+    if (f->reply.code / 100 == 3) {
+        end_by_reply(f);
+        return;
+    }
+    result(f, STAGE_FINAL_DOT, &f->reply);
+    enter(f, STAGE_IDLE);
+}
+
+/* ---- the end of a session -------------------------------------------------------------------- */
+
+void client_fsm_quit(struct client_fsm *f)
+{
+    retire(f);
+    if (f->stage != STAGE_IDLE || f->ended || f->ending_due)
+        return;
+    ask(f, "QUIT");
+    enter(f, STAGE_QUIT);
+}
+
+static void on_quit(struct client_fsm *f)
+{
+    end(f, STAGE_QUIT, &f->reply);
+}
+
+void client_fsm_lost(struct client_fsm *f, enum local_failure failure, const char *why)
+{
+    retire(f);
+    f->gone = true;
+    end_soon(f, failure, why);
+}
+
+/* ---- input ----------------------------------------------------------------------------------- */
+
+static void use_reply(struct client_fsm *f)
+{
+    enum client_stage stage = f->stage;
+
+    if (f->awaited == 0 || f->stale) {
+        end_by_reply(f);
+        return;
+    }
+    f->awaited--;
+    stages[stage].on_reply(f);
+    if (f->reply.code == 421)
+        end(f, stage, &f->reply);
+    if (!f->ended)
+        pump(f);
+}
+
+static void read_reply(struct client_fsm *f)
+{
+    enum reply_progress progress;
+    size_t used = 0;
+
+    progress =
+        reply_feed(&f->parser, f->in.data + f->in_used, f->in.len - f->in_used, &used, &f->reply);
+    f->in_used += used;
+    if (f->in_used == f->in.len) {
+        bytes_clear(&f->in);
+        f->in_used = 0;
+    }
+    if (progress == REPLY_DONE)
+        use_reply(f);
+    else if (progress == REPLY_BAD)
+        end(f, f->stage, &f->reply);
+}
+
+void client_fsm_input(struct client_fsm *f, const uint8_t *data, size_t len)
+{
+    retire(f);
+    if (f->ended || len == 0)
+        return;
+    if (f->stage == STAGE_TLS) {
+        end_soon(f, LOCAL_TLS, "the server sent more in clear behind its reply to STARTTLS");
+        return;
+    }
+    bytes_consume(&f->in, f->in_used);
+    f->in_used = 0;
+    if (!bytes_append(&f->in, data, len))
+        end_soon(f, LOCAL_PROTOCOL, "the server sends more than it was asked for");
+}
+
+void client_fsm_connected(struct client_fsm *f)
+{
+    retire(f);
+    if (f->stage != STAGE_CONNECT || f->ended)
+        return;
+    f->awaited = 1;
+    enter(f, STAGE_BANNER);
+}
+
+void client_fsm_secure(struct client_fsm *f)
+{
+    retire(f);
+    if (f->stage != STAGE_TLS || f->ended || f->ending_due)
+        return;
+    f->secure = true;
+    ask_ehlo(f);
+}
+
+/* ---- the machine as a whole ------------------------------------------------------------------ */
+
+/* An idle connection keeps no buffers. */
+static void trim(struct client_fsm *f)
+{
+    bytes_done(&f->in);
+    bytes_done(&f->out);
+    if (!has_unread(f))
+        reply_parser_done(&f->parser);
+}
+
+static void take_ready(struct client_fsm *f, struct client_effect *out)
+{
+    f->ready_due = false;
+    trim(f);
+    *out = (struct client_effect){.kind = CLIENT_READY, .stage = f->stage};
+}
+
+static void take_output(struct client_fsm *f, struct client_effect *out)
+{
+    f->out_sent = f->out.len;
+    *out = (struct client_effect){
+        .kind = CLIENT_SEND, .data = f->out.data, .len = f->out.len, .stage = f->stage};
+}
+
+static void take_effect(struct client_fsm *f, struct client_effect *out)
+{
+    *out = f->effects[f->effect_first];
+    f->effect_first = (f->effect_first + 1) % CLIENT_EFFECTS_MAX;
+    f->effect_count--;
+}
+
+/* Moves on until there is something to do for the shell, or nothing to go on with. */
+static void work(struct client_fsm *f)
+{
+    while (f->effect_count == 0 && f->out.len == 0 && !f->ended) {
+        if (f->in_used < f->in.len)
+            read_reply(f);
+        else if (f->ending_due)
+            end(f, f->stage, &f->ending);
+        else
+            return;
+        if (f->gone)
+            discard_output(f);
+    }
+}
+
+void client_fsm_next(struct client_fsm *f, struct client_effect *out)
+{
+    retire(f);
+    if (f->gone)
+        discard_output(f);
+    work(f);
+    if (f->out.len > 0)
+        take_output(f, out);
+    else if (f->effect_count > 0)
+        take_effect(f, out);
+    else if (f->ready_due)
+        take_ready(f, out);
+    else
+        *out = (struct client_effect){.kind = CLIENT_NOTHING, .stage = f->stage};
+}
+
+struct client_fsm *client_fsm_new(const struct client_settings *settings)
+{
+    struct client_fsm *f = calloc(1, sizeof(*f));
+
+    if (f == NULL)
+        return NULL;
+    f->helo = strdup(settings->helo);
+    f->mechanisms = strdup(settings->mechanisms != NULL ? settings->mechanisms : "");
+    f->needs_auth = settings->needs_auth;
+    f->secure = settings->implicit_tls;
+    bytes_init(&f->in, CLIENT_INPUT_MAX);
+    bytes_init(&f->out, CLIENT_OUTPUT_MAX);
+    bytes_init(&f->response, BASE64_LENGTH(CLIENT_RESPONSE_MAX));
+    reply_parser_init(&f->parser);
+    if (f->helo == NULL || f->mechanisms == NULL) {
+        client_fsm_free(f);
+        return NULL;
+    }
+    return f;
+}
+
+void client_fsm_free(struct client_fsm *f)
+{
+    if (f == NULL)
+        return;
+    forget_response(f);
+    discard_output(f);
+    bytes_done(&f->out);
+    bytes_done(&f->in);
+    reply_parser_done(&f->parser);
+    free(f->mechanisms);
+    free(f->helo);
+    free(f);
+}
+
+enum client_stage client_fsm_stage(const struct client_fsm *f)
+{
+    return f->stage;
+}
+
+uint64_t client_fsm_size_limit(const struct client_fsm *f)
+{
+    return f->facts.size;
+}
+
+bool client_fsm_has_8bitmime(const struct client_fsm *f)
+{
+    return f->facts.eight_bit_mime;
+}
+
+const char *client_fsm_greeting(const struct client_fsm *f)
+{
+    return f->facts.greeting;
+}

@@ -1,0 +1,141 @@
+/*
+ * The client side of a submission session, as a pure state machine: events in, effects out.
+ *
+ * The shell (client.c) hands in what happened and performs effects, in order, until
+ * client_fsm_next() says CLIENT_NOTHING. Links without sockets, TLS, SASL or spool.
+ *
+ * The way of a session: greeting, EHLO, STARTTLS (required unless the settings say implicit TLS),
+ * EHLO again with everything learnt before forgotten (RFC 3207 4.2), AUTH, then any number of
+ * transactions, QUIT. A server that does not offer STARTTLS ends the session with LOCAL_TLS: there
+ * is no way on in clear.
+ *
+ * The way of a transaction: MAIL, every RCPT and DATA in one flight when PIPELINING is offered,
+ * else one at a time; every reply is read. If all recipients are refused but DATA got 354, only the
+ * dot is sent (RFC 2920 3.1). Mail data is stuffed here; its last octets (the end-of-data line)
+ * leave only after the in-doubt mark is durable (CLIENT_DOUBT). The reply to the final dot decides;
+ * nothing after it changes it.
+ *
+ * A reply that nothing asked for ends the session, and 421 does after it was used. A refusal before
+ * the end of mail data is the reply to the data (STAGE_BODY); a success there is none.
+ */
+#ifndef OUTTRAY_RELAY_SUBMIT_CLIENT_FSM_H
+#define OUTTRAY_RELAY_SUBMIT_CLIENT_FSM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "queue/envelope.h"
+#include "relay/smtp/reply.h"
+
+#define CLIENT_BODY_MAX ((size_t)128 * 1024) /* mail data handed in at once */
+
+/* Where in the session a reply or failure belongs; verdicts are looked up by it. */
+enum client_stage {
+    STAGE_CONNECT,
+    STAGE_BANNER,
+    STAGE_EHLO,
+    STAGE_STARTTLS,
+    STAGE_TLS,
+    STAGE_AUTH,
+    STAGE_IDLE,
+    STAGE_MAIL,
+    STAGE_RCPT,
+    STAGE_DATA,      /* reply to DATA */
+    STAGE_BODY,      /* mail data under way, its end not yet sent */
+    STAGE_FINAL_DOT, /* end of mail data sent: any local failure here is uncertain */
+    STAGE_QUIT,
+    STAGE_COUNT
+};
+
+const char *client_stage_name(enum client_stage stage);
+/* What the session is doing then: "waiting for the reply to MAIL". */
+const char *client_stage_phrase(enum client_stage stage);
+/* How long to wait for the peer in this stage, ms, per progress (RFC 5321 4.5.3.2). 0: no limit. */
+uint64_t client_stage_timeout(enum client_stage stage);
+
+struct client_settings {
+    const char *helo;  /* EHLO argument */
+    bool implicit_tls; /* the stream is secure from the start */
+    bool needs_auth;
+    const char *mechanisms; /* SASL mechanisms we may use, in order of preference: "LOGIN PLAIN" */
+};
+
+/* One transaction. Borrowed until CLIENT_RESULT. Recipients that are not pending are skipped. */
+struct client_transaction {
+    const char *reverse_path;
+    const struct envelope *envelope;
+    uint64_t size; /* octets of mail data as it will be sent, before stuffing */
+};
+
+enum client_effect_kind {
+    CLIENT_NOTHING,    /* wait for the next event */
+    CLIENT_SEND,       /* write data[0..len) */
+    CLIENT_START_TLS,  /* start TLS, then client_fsm_secure() */
+    CLIENT_SASL_START, /* text = the chosen mechanism: then client_fsm_sasl() with the initial
+                          response */
+    CLIENT_SASL_STEP,  /* data = decoded challenge: then client_fsm_sasl() with the response */
+    CLIENT_READY,      /* signed in and idle: client_fsm_begin() or client_fsm_quit() */
+    CLIENT_BODY,       /* hand in mail data: client_fsm_body() until client_fsm_body_end() */
+    CLIENT_DOUBT,      /* make the in-doubt mark durable, then client_fsm_doubted() */
+    CLIENT_RECIPIENT,  /* recipient `index` of the envelope was answered: reply, stage RCPT */
+    CLIENT_RESULT,     /* the transaction ended: stage and reply decide for every pending recipient
+                          that no CLIENT_RECIPIENT refused. CLIENT_READY follows when the session can
+                          go on. STAGE_IDLE: the session ended before the server took up any of it */
+    CLIENT_FAILED      /* the session ended: stage and reply. Comes after CLIENT_RESULT if a
+                          transaction was open; with STAGE_QUIT it is the regular end. Close the
+                          stream */
+};
+
+struct client_effect {
+    enum client_effect_kind kind;
+    const uint8_t *data; /* valid until the next call of the machine */
+    size_t len;
+    const char *text;
+    size_t index;
+    enum client_stage stage;
+    const struct reply *reply; /* valid until the next call of the machine */
+};
+
+struct client_fsm;
+
+/* Strings are copied. NULL without memory. */
+struct client_fsm *client_fsm_new(const struct client_settings *settings);
+void client_fsm_free(struct client_fsm *f); /* accepts NULL */
+
+/* The next effect, in order. Call until CLIENT_NOTHING after every event. */
+void client_fsm_next(struct client_fsm *f, struct client_effect *out);
+
+/* Events. They may come while an effect is being performed. */
+void client_fsm_connected(struct client_fsm *f); /* the stream is up, with implicit TLS secure */
+void client_fsm_input(struct client_fsm *f, const uint8_t *data, size_t len); /* takes all of it */
+void client_fsm_secure(struct client_fsm *f);
+/* Response to CLIENT_SASL_START (response NULL: the mechanism is server-first, no initial response)
+ * or CLIENT_SASL_STEP. The response is encoded and sent; the copy is wiped. */
+void client_fsm_sasl(struct client_fsm *f, const void *response, size_t len);
+void client_fsm_sasl_failed(struct client_fsm *f, const char *why); /* cancels AUTH: LOCAL_SECRET */
+void client_fsm_begin(struct client_fsm *f, const struct client_transaction *tx);
+/* Mail data in CR LF form, at most CLIENT_BODY_MAX octets before CLIENT_SEND has been performed;
+ * take care of back-pressure by not handing in more than is written. After the session's end it is
+ * ignored, as are client_fsm_body_end() and client_fsm_doubted(): the reads of the shell may still
+ * be under way. */
+void client_fsm_body(struct client_fsm *f, const uint8_t *data, size_t len);
+void client_fsm_body_end(struct client_fsm *f);
+/* The message cannot be read: the session is dropped before the end of data, so nothing is
+ * accepted. */
+void client_fsm_body_failed(struct client_fsm *f, const char *why);
+void client_fsm_doubted(struct client_fsm *f, bool ok);
+void client_fsm_quit(struct client_fsm *f); /* only while idle; else it does nothing */
+/* The stream ended, or a timeout of ours; `failure` and text as for reply_local(). What was
+ * received before still counts. */
+void client_fsm_lost(struct client_fsm *f, enum local_failure failure, const char *why);
+
+enum client_stage client_fsm_stage(const struct client_fsm *f);
+/* What the server announced after TLS: the SIZE limit (0: none) and whether 8BITMIME is offered. */
+uint64_t client_fsm_size_limit(const struct client_fsm *f);
+bool client_fsm_has_8bitmime(const struct client_fsm *f);
+/* The first line of the EHLO reply: it shows the address by which the server sees us. Valid until
+ * the next call of the machine. */
+const char *client_fsm_greeting(const struct client_fsm *f);
+
+#endif

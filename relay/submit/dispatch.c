@@ -1,0 +1,496 @@
+#include "relay/submit/dispatch.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include <event2/event.h>
+
+#include "relay/base/log.h"
+#include "relay/submit/mailbox.h"
+#include "relay/submit/outcome.h"
+#include "relay/submit/pool.h"
+
+#define READ_RETRY_MS 60000 /* after a message could not be read from the spool */
+#define SLEEP_MAX_MS  60000 /* the timer looks again at least this often */
+
+/* One message under way. Freed when it was settled and no mark is being made durable any more. */
+struct attempt {
+    struct dispatch *dispatch;
+    struct attempt *next;
+    struct pool *pool;
+    struct pool_connection *connection; /* NULL once its result has come */
+    struct queue_info info;
+    struct queue_reader *reader;
+    struct outcome outcome;
+    struct client_transaction tx;
+    uint32_t recipients;
+    uint64_t began_ms;
+    bool has_outcome;
+    bool submitted; /* the budget counts it */
+    bool doubting;  /* the mark is on its way to the disk */
+    bool doubted;   /* the mark was asked for: the outcome must be settled */
+    bool ended;
+};
+
+struct dispatch {
+    struct dispatch_settings set;
+    struct mailbox *mailboxes;
+    struct pool **pools; /* by mailbox */
+    size_t mailbox_count;
+    struct attempt *attempts;
+    struct event *run;
+    uint64_t next_connection;
+    void (*on_stopped)(void *ctx);
+    void *stop_ctx;
+    bool told_stopped;
+};
+
+static void attempt_end(struct attempt *a);
+
+static uint64_t now_of(const struct dispatch *d)
+{
+    return clock_now_ms(d->set.clock);
+}
+
+static uint32_t draw(void)
+{
+    uint32_t value = 0;
+    (void)getrandom(&value, sizeof value, 0); /* 0 is as good a jitter as any */
+    return value;
+}
+
+void dispatch_wake(struct dispatch *d)
+{
+    event_active(d->run, EV_TIMEOUT, 0);
+}
+
+static void on_pool_change(void *ctx)
+{
+    dispatch_wake(ctx);
+}
+
+/* ---- an attempt ------------------------------------------------------------------------------ */
+
+static void attempt_unlink(struct attempt *a)
+{
+    struct attempt **at = &a->dispatch->attempts;
+    while (*at != a)
+        at = &(*at)->next;
+    *at = a->next;
+}
+
+static void attempt_free(struct attempt *a)
+{
+    queue_reader_close(a->reader);
+    if (a->has_outcome)
+        outcome_done(&a->outcome);
+    free(a);
+}
+
+static void attempt_end(struct attempt *a)
+{
+    struct dispatch *d = a->dispatch;
+    a->ended = true;
+    if (a->doubting)
+        return; /* on_doubt_durable() comes back */
+    attempt_unlink(a);
+    attempt_free(a);
+    dispatch_wake(d);
+}
+
+/* Nothing of the message was sent. */
+static void attempt_release(struct attempt *a, uint64_t due_ms)
+{
+    queue_release(a->dispatch->set.queue, a->info.id, due_ms);
+    if (a->connection != NULL)
+        pool_return(a->connection);
+    a->connection = NULL;
+    attempt_end(a);
+}
+
+static void log_recipients(const struct attempt *a, const struct outcome_end *end)
+{
+    static const char *const events[] = {[RECIPIENT_PENDING] = "deferred",
+                                         [RECIPIENT_DELIVERED] = "delivered",
+                                         [RECIPIENT_FAILED] = "failed"};
+    const struct dispatch *d = a->dispatch;
+    for (size_t i = 0; i < a->outcome.envelope.recipient_count; i++) {
+        const struct recipient *r = &a->outcome.envelope.recipients[i];
+        enum log_level level = r->state == RECIPIENT_FAILED ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO;
+        log_event(level, events[r->state], LOG_ID("queue", a->info.id),
+                  LOG_STR("device", a->outcome.envelope.device), LOG_PATH("to", r->forward_path),
+                  LOG_STR("mailbox", pool_mailbox(a->pool)->config->name),
+                  LOG_U64("size", a->info.size),
+                  LOG_MS("delay", clock_wall_ms(d->set.clock) - a->info.arrived_ms),
+                  LOG_MS("took", now_of(d) - a->began_ms),
+                  LOG_STR("state", queue_state_name(end->attempt.state)),
+                  LOG_MS("wait", end->attempt.wait_ms), LOG_STR("reason", end->verdict.what),
+                  LOG_STR("remedy", end->verdict.how), LOG_STR("reply", r->reply), LOG_END);
+    }
+}
+
+static void tell_mailbox(struct attempt *a, enum client_stage stage, const struct outcome_end *end)
+{
+    struct dispatch *d = a->dispatch;
+    struct mailbox *m = pool_mailbox(a->pool);
+    budget_message_ended(m->budget, a->recipients, end->taken, now_of(d));
+    if (end->too_large)
+        mailbox_learn_size(m, a->info.size);
+    if (end->verdict.action == VERDICT_DELIVERED)
+        mailbox_delivered(m, now_of(d), clock_wall_ms(d->set.clock));
+    if (end->has_mailbox_verdict)
+        mailbox_judge(m, &end->mailbox_verdict, stage, &end->mailbox_reply, now_of(d), draw());
+}
+
+static void attempt_settle(struct attempt *a, const struct outcome_end *end)
+{
+    struct dispatch *d = a->dispatch;
+    if (!end->worth_recording && !a->doubted) {
+        queue_release(d->set.queue, a->info.id, now_of(d));
+        return;
+    }
+    log_recipients(a, end);
+    queue_settle(d->set.queue, a->info.id, &end->attempt, now_of(d), clock_wall_ms(d->set.clock),
+                 NULL, NULL);
+}
+
+static void on_recipient(void *borrower, size_t index, const struct reply *reply)
+{
+    struct attempt *a = borrower;
+    outcome_recipient(&a->outcome, index, reply);
+}
+
+static void on_result(void *borrower, enum client_stage stage, const struct reply *reply,
+                      bool first_use)
+{
+    struct attempt *a = borrower;
+    const struct config *config = a->dispatch->set.config;
+    const struct outcome_context context = {.stage = stage,
+                                            .reply = reply,
+                                            .attempts = a->info.attempts,
+                                            .tried_ms = a->info.tried_ms,
+                                            .give_up_ms = config->give_up_ms,
+                                            .uncertain_wait_ms = config->uncertain_wait_ms,
+                                            .jitter = draw(),
+                                            .first_use = first_use};
+    struct outcome_end end;
+    a->connection = NULL; /* the pool's again */
+    outcome_finish(&a->outcome, &context, &end);
+    tell_mailbox(a, stage, &end);
+    attempt_settle(a, &end);
+    attempt_end(a);
+}
+
+static void on_doubt_durable(void *ctx, const struct error *err)
+{
+    struct attempt *a = ctx;
+    a->doubting = false;
+    if (a->ended)
+        attempt_end(a);
+    else
+        client_doubted(a->connection->client, err == NULL);
+}
+
+static void on_doubt(void *borrower)
+{
+    struct attempt *a = borrower;
+    const struct dispatch *d = a->dispatch;
+    a->doubting = true;
+    a->doubted = true;
+    queue_doubt(d->set.queue, a->info.id, clock_wall_ms(d->set.clock), on_doubt_durable, a);
+}
+
+static const struct pool_borrower dispatch_borrower = {
+    .on_recipient = on_recipient, .on_doubt = on_doubt, .on_result = on_result};
+
+/* The reverse-path is the mailbox's address: providers refuse others, and reports come back to it.
+ */
+static void attempt_submit(struct attempt *a)
+{
+    struct mailbox *m = pool_mailbox(a->pool);
+    const char *address = m->config->address;
+    a->tx = (struct client_transaction){
+        .reverse_path = address[0] != '\0' ? address : a->outcome.envelope.reverse_path,
+        .envelope = &a->outcome.envelope,
+        .size = a->outcome.envelope.size};
+    a->submitted = true;
+    a->began_ms = now_of(a->dispatch);
+    budget_message_started(m->budget, a->recipients, a->began_ms);
+    client_submit(a->connection->client, &a->tx, a->reader);
+}
+
+/* The lease of a damaged message has become a hold by the queue itself. */
+static void on_unreadable(struct attempt *a, const struct error *err)
+{
+    struct dispatch *d = a->dispatch;
+    log_event(LOG_LEVEL_ERROR, "unreadable", LOG_ID("queue", a->info.id),
+              LOG_STR("reason", err->text), LOG_END);
+    if (err->kind != ERROR_DAMAGED) {
+        attempt_release(a, now_of(d) + READ_RETRY_MS);
+        return;
+    }
+    pool_return(a->connection);
+    a->connection = NULL;
+    attempt_end(a);
+}
+
+static void on_reader(void *ctx, struct queue_reader *reader, const struct envelope *e,
+                      const struct error *err)
+{
+    struct attempt *a = ctx;
+    struct dispatch *d = a->dispatch;
+    struct budget *budget = pool_mailbox(a->pool)->budget;
+    if (reader == NULL) {
+        on_unreadable(a, err);
+        return;
+    }
+    a->reader = reader;
+    a->has_outcome = outcome_init(&a->outcome, e);
+    if (!a->has_outcome) {
+        attempt_release(a, now_of(d) + READ_RETRY_MS);
+        return;
+    }
+    a->recipients = (uint32_t)envelope_count(&a->outcome.envelope, RECIPIENT_PENDING);
+    uint64_t when = budget_may_use_recipients(budget, a->recipients, now_of(d));
+    if (when != 0)
+        attempt_release(a, when == BUDGET_NEVER ? now_of(d) + READ_RETRY_MS : when);
+    else
+        attempt_submit(a);
+}
+
+static bool attempt_begin(struct dispatch *d, struct pool *pool, uint32_t route)
+{
+    struct attempt *a = calloc(1, sizeof *a);
+    if (a == NULL)
+        return false;
+    if (!queue_pick(d->set.queue, route, now_of(d), &a->info)) {
+        free(a);
+        return false;
+    }
+    a->dispatch = d;
+    a->pool = pool;
+    a->connection = pool_lend(pool, a);
+    a->next = d->attempts;
+    d->attempts = a;
+    queue_reader_open(d->set.queue, a->info.id, on_reader, a);
+    return true;
+}
+
+/* ---- choosing -------------------------------------------------------------------------------- */
+
+/* The first route is the default, and what a message names that is not configured any more goes
+ * there. */
+static const struct config_route *config_route_of(const struct dispatch *d, const char *name)
+{
+    const struct config *c = d->set.config;
+    for (size_t i = 0; i < c->route_count; i++) {
+        if (strcmp(c->routes[i].name, name) == 0)
+            return &c->routes[i];
+    }
+    return &c->routes[0];
+}
+
+/* A mailbox in trouble is probed by one message at a time. */
+static bool may_take_message(struct pool *p, uint64_t now_ms)
+{
+    struct mailbox *m = pool_mailbox(p);
+    return mailbox_is_usable(m, now_ms) && budget_may_send(m->budget, now_ms) == 0 &&
+           (m->state == MAILBOX_READY || pool_count(p, POOL_LENT) == 0);
+}
+
+static struct pool *pool_with_idle(const struct dispatch *d, const struct config_route *r)
+{
+    for (size_t i = 0; i < r->mailbox_count; i++) {
+        struct pool *p = d->pools[r->mailboxes[i]];
+        if (pool_count(p, POOL_IDLE) > 0 && may_take_message(p, now_of(d)))
+            return p;
+    }
+    return NULL;
+}
+
+/* Asks the first mailbox that may send now for as many connections as messages wait. */
+static void open_for(const struct dispatch *d, const struct config_route *r, size_t waiting)
+{
+    for (size_t i = 0; i < r->mailbox_count; i++) {
+        struct pool *p = d->pools[r->mailboxes[i]];
+        if (!may_take_message(p, now_of(d)))
+            continue;
+        pool_open(p, waiting);
+        if (pool_count(p, POOL_CONNECTING) > 0)
+            return;
+    }
+}
+
+static void run_route(struct dispatch *d, uint32_t route)
+{
+    const struct config_route *r = config_route_of(d, queue_route_name(d->set.queue, route));
+    while (queue_next_due(d->set.queue, route, now_of(d)) <= now_of(d)) {
+        struct pool *p = pool_with_idle(d, r);
+        if (p == NULL) {
+            open_for(d, r, queue_waiting(d->set.queue, route));
+            return;
+        }
+        if (!attempt_begin(d, p, route))
+            return;
+    }
+}
+
+static uint64_t earliest(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void sleep_until_next(struct dispatch *d)
+{
+    uint64_t now = now_of(d);
+    uint64_t next = now + SLEEP_MAX_MS;
+    for (uint32_t i = 0; i < queue_route_count(d->set.queue); i++) {
+        uint64_t due = queue_next_due(d->set.queue, i, now);
+        if (due > now) /* what is due already waits for a mailbox or connection, which report */
+            next = earliest(next, due);
+    }
+    for (size_t i = 0; i < d->mailbox_count; i++) {
+        uint64_t change = mailbox_next_ms(&d->mailboxes[i], now);
+        if (change > now)
+            next = earliest(next, change);
+    }
+    uint64_t wait = next - now;
+    const struct timeval tv = {.tv_sec = (time_t)(wait / 1000),
+                               .tv_usec = (suseconds_t)(wait % 1000 * 1000)};
+    (void)event_add(d->run, &tv);
+}
+
+static bool is_quiet(const struct dispatch *d)
+{
+    for (size_t i = 0; i < d->mailbox_count; i++) {
+        if (!pool_is_quiet(d->pools[i]))
+            return false;
+    }
+    return d->attempts == NULL;
+}
+
+static void on_run(evutil_socket_t fd, short what, void *ctx)
+{
+    struct dispatch *d = ctx;
+    (void)fd;
+    (void)what;
+    for (size_t i = 0; i < d->mailbox_count; i++)
+        pool_tick(d->pools[i]);
+    if (d->on_stopped == NULL) {
+        for (uint32_t i = 0; i < queue_route_count(d->set.queue); i++)
+            run_route(d, i);
+        sleep_until_next(d);
+    } else if (!d->told_stopped && is_quiet(d)) {
+        d->told_stopped = true;
+        d->on_stopped(d->stop_ctx);
+    }
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static bool make_pool(struct dispatch *d, size_t i, struct error *err)
+{
+    const struct pool_settings settings = {.mailbox = &d->mailboxes[i],
+                                           .streams = d->set.streams,
+                                           .dns = d->set.dns,
+                                           .clock = d->set.clock,
+                                           .hostname = d->set.config->hostname,
+                                           .borrower = &dispatch_borrower,
+                                           .next_id = &d->next_connection,
+                                           .on_change = on_pool_change,
+                                           .ctx = d};
+    if (!mailbox_init(&d->mailboxes[i], &d->set.config->mailboxes[i], err))
+        return false;
+    d->mailbox_count = i + 1;
+    d->pools[i] = pool_new(&settings);
+    return d->pools[i] != NULL || error_set(err, ERROR_NO_ROOM, "out of memory");
+}
+
+struct dispatch *dispatch_new(const struct dispatch_settings *settings, struct error *err)
+{
+    size_t count = settings->config->mailbox_count;
+    struct dispatch *d = calloc(1, sizeof *d);
+    if (d == NULL) {
+        error_set(err, ERROR_NO_ROOM, "out of memory");
+        return NULL;
+    }
+    d->set = *settings;
+    d->mailboxes = calloc(count, sizeof *d->mailboxes);
+    d->pools = calloc(count, sizeof *d->pools);
+    d->run = evtimer_new(settings->base, on_run, d);
+    bool ok = (d->mailboxes != NULL && d->pools != NULL && d->run != NULL) ||
+              error_set(err, ERROR_NO_ROOM, "out of memory");
+    for (size_t i = 0; ok && i < count; i++)
+        ok = make_pool(d, i, err);
+    if (ok)
+        return d;
+    dispatch_free(d);
+    return NULL;
+}
+
+void dispatch_stop(struct dispatch *d, void (*on_stopped)(void *ctx), void *ctx)
+{
+    d->on_stopped = on_stopped;
+    d->stop_ctx = ctx;
+    for (size_t i = 0; i < d->mailbox_count; i++)
+        pool_stop(d->pools[i]);
+    dispatch_wake(d);
+}
+
+void dispatch_free(struct dispatch *d)
+{
+    if (d == NULL)
+        return;
+    while (d->attempts != NULL) {
+        struct attempt *a = d->attempts;
+        d->attempts = a->next;
+        attempt_free(a);
+    }
+    for (size_t i = 0; i < d->mailbox_count; i++) {
+        pool_free(d->pools[i]);
+        mailbox_done(&d->mailboxes[i]);
+    }
+    if (d->run != NULL)
+        event_free(d->run);
+    free(d->pools);
+    free(d->mailboxes);
+    free(d);
+}
+
+size_t dispatch_mailbox_count(const struct dispatch *d)
+{
+    return d->mailbox_count;
+}
+
+bool dispatch_mailbox(const struct dispatch *d, size_t i, struct mailbox_status *out)
+{
+    if (i >= d->mailbox_count)
+        return false;
+    mailbox_status(&d->mailboxes[i], now_of(d), out);
+    return true;
+}
+
+bool dispatch_resume(struct dispatch *d, const char *mailbox)
+{
+    for (size_t i = 0; i < d->mailbox_count; i++) {
+        if (strcmp(d->mailboxes[i].config->name, mailbox) != 0)
+            continue;
+        mailbox_resume(&d->mailboxes[i]);
+        dispatch_wake(d);
+        return true;
+    }
+    return false;
+}
+
+uint64_t dispatch_route_max_size(const struct dispatch *d, const char *route)
+{
+    const struct config_route *r = config_route_of(d, route);
+    uint64_t most = 0;
+    for (size_t i = 0; i < r->mailbox_count; i++) {
+        uint64_t max = d->mailboxes[r->mailboxes[i]].max_size;
+        most = max > most ? max : most;
+    }
+    return most;
+}

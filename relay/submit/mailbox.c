@@ -1,0 +1,218 @@
+#include "relay/submit/mailbox.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "queue/backoff.h"
+#include "relay/base/log.h"
+
+static const char *const state_names[] = {
+    [MAILBOX_READY] = "ready", [MAILBOX_WAITING] = "waiting", [MAILBOX_PAUSED] = "paused"};
+
+const char *mailbox_state_name(enum mailbox_state state)
+{
+    return state_names[state];
+}
+
+bool mailbox_init(struct mailbox *m, const struct config_mailbox *config, struct error *err)
+{
+    const struct budget_limits limits = {.connections = config->connections,
+                                         .messages_per_minute = config->messages_per_minute,
+                                         .recipients_per_day = config->recipients_per_day};
+    *m = (struct mailbox){.config = config, .max_size = config->max_size};
+    m->budget = budget_new(&limits);
+    return m->budget != NULL || error_set(err, ERROR_NO_ROOM, "out of memory");
+}
+
+void mailbox_done(struct mailbox *m)
+{
+    budget_free(m->budget);
+    secret_free(m->password);
+    tls_context_free(m->tls);
+    *m = (struct mailbox){.config = NULL};
+}
+
+bool mailbox_is_usable(const struct mailbox *m, uint64_t now_ms)
+{
+    return m->state == MAILBOX_READY || now_ms >= m->next_try_ms;
+}
+
+uint32_t mailbox_connections_allowed(const struct mailbox *m)
+{
+    return m->state == MAILBOX_READY && m->proven ? budget_connections_allowed(m->budget) : 1;
+}
+
+/* ---- trouble --------------------------------------------------------------------------------- */
+
+static uint64_t with_jitter(uint64_t ms, uint32_t jitter)
+{
+    return ms + jitter % (ms + 1);
+}
+
+static void mailbox_wait(struct mailbox *m, enum mailbox_state state, uint64_t wait_ms,
+                         uint64_t now_ms)
+{
+    if (m->state == MAILBOX_READY)
+        m->trouble_since_ms = now_ms;
+    m->state = state;
+    m->next_try_ms = now_ms + wait_ms;
+    log_event(state == MAILBOX_PAUSED ? LOG_LEVEL_ERROR : LOG_LEVEL_WARN, "mailbox-trouble",
+              LOG_STR("mailbox", m->config->name), LOG_STR("state", mailbox_state_name(state)),
+              LOG_MS("wait", wait_ms), LOG_STR("reason", m->problem), LOG_STR("remedy", m->remedy),
+              LOG_STR("reply", m->last_reply), LOG_END);
+}
+
+static void mailbox_back_off(struct mailbox *m, uint64_t at_least_ms, uint64_t now_ms,
+                             uint32_t jitter)
+{
+    m->troubles++;
+    uint64_t lasting = m->state == MAILBOX_READY ? 0 : now_ms - m->trouble_since_ms;
+    uint64_t wait = backoff_wait(&backoff_mailbox, m->troubles, lasting, jitter);
+    mailbox_wait(m, MAILBOX_WAITING, wait > at_least_ms ? wait : at_least_ms, now_ms);
+}
+
+static void mailbox_pause(struct mailbox *m, uint64_t pause_ms, uint64_t now_ms, uint32_t jitter)
+{
+    m->troubles++;
+    mailbox_wait(m, MAILBOX_PAUSED,
+                 with_jitter(pause_ms != 0 ? pause_ms : MAILBOX_PAUSE_MS, jitter), now_ms);
+}
+
+/* One connection less; when one alone is still too many, others use the mailbox and time must help.
+ */
+static void mailbox_crowded(struct mailbox *m, uint64_t now_ms, uint32_t jitter)
+{
+    bool last = budget_connections_allowed(m->budget) == 1;
+    budget_shrink(m->budget, now_ms);
+    if (last)
+        mailbox_back_off(m, 0, now_ms, jitter);
+}
+
+static void mailbox_note(struct mailbox *m, const struct verdict *v, const struct reply *reply)
+{
+    snprintf(m->last_verdict, sizeof m->last_verdict, "%s", v->name);
+    snprintf(m->problem, sizeof m->problem, "%s", v->what);
+    snprintf(m->remedy, sizeof m->remedy, "%s: %s", v->who, v->how);
+    reply_format(reply, m->last_reply, sizeof m->last_reply);
+}
+
+void mailbox_judge(struct mailbox *m, const struct verdict *v, enum client_stage stage,
+                   const struct reply *reply, uint64_t now_ms, uint32_t jitter)
+{
+    uint64_t lasting = m->state == MAILBOX_READY ? 0 : now_ms - m->trouble_since_ms;
+    enum verdict_action action = verdict_action_after(v, m->last_verdict, lasting);
+    m->failed++;
+    if (stage == STAGE_AUTH)
+        m->proven = false;
+    mailbox_note(m, v, reply);
+    switch (action) {
+    case VERDICT_SOON:
+        mailbox_wait(m, MAILBOX_WAITING,
+                     with_jitter(v->wait_ms != 0 ? v->wait_ms : MAILBOX_SOON_MS, jitter), now_ms);
+        break;
+    case VERDICT_CONC:
+        mailbox_crowded(m, now_ms, jitter);
+        break;
+    case VERDICT_PAUSE:
+    case VERDICT_HOLD:
+        mailbox_pause(m, v->wait_ms, now_ms, jitter);
+        break;
+    default:
+        mailbox_back_off(m, v->wait_ms, now_ms, jitter);
+        break;
+    }
+}
+
+bool mailbox_prepare(struct mailbox *m, uint64_t now_ms, uint32_t jitter)
+{
+    struct error err = ERROR_INIT;
+    struct reply local;
+    const struct config_mailbox *c = m->config;
+    if (c->auth == CONFIG_AUTH_PASSWORD && (m->password == NULL || !m->proven)) {
+        secret_free(m->password);
+        m->password = secret_of_mailbox(c->name, c->password_file, &err);
+    }
+    if (m->tls == NULL && err.kind == ERROR_NONE)
+        m->tls = tls_client_new(c->ca_file, &err);
+    if (err.kind == ERROR_NONE)
+        return true;
+    reply_local(&local, LOCAL_SECRET, "%s", err.text);
+    struct verdict v = verdict_of(STAGE_CONNECT, &local);
+    mailbox_judge(m, &v, STAGE_CONNECT, &local, now_ms, jitter);
+    return false;
+}
+
+/* ---- success --------------------------------------------------------------------------------- */
+
+void mailbox_signed_in(struct mailbox *m, const char *mechanism)
+{
+    m->proven = true;
+    snprintf(m->mechanism, sizeof m->mechanism, "%s", mechanism);
+}
+
+void mailbox_delivered(struct mailbox *m, uint64_t now_ms, uint64_t wall_ms)
+{
+    m->delivered++;
+    m->last_success_wall_ms = wall_ms;
+    budget_succeeded(m->budget, now_ms);
+    if (m->state == MAILBOX_READY)
+        return;
+    log_event(LOG_LEVEL_INFO, "mailbox-recovered", LOG_STR("mailbox", m->config->name),
+              LOG_MS("after", now_ms - m->trouble_since_ms), LOG_END);
+    mailbox_resume(m);
+    m->state = MAILBOX_READY;
+    m->troubles = 0;
+    m->problem[0] = m->remedy[0] = m->last_reply[0] = m->last_verdict[0] = '\0';
+}
+
+void mailbox_learn_size(struct mailbox *m, uint64_t size)
+{
+    if (size <= MAILBOX_SIZE_LEARN_MIN || (m->max_size != 0 && size > m->max_size))
+        return;
+    m->max_size = size - 1;
+    log_event(LOG_LEVEL_WARN, "size-learnt", LOG_STR("mailbox", m->config->name),
+              LOG_U64("max_size", m->max_size),
+              LOG_STR("reason",
+                      "a message was refused as too large; larger ones are refused to the "
+                      "device from now on"),
+              LOG_END);
+}
+
+void mailbox_resume(struct mailbox *m)
+{
+    m->next_try_ms = 0;
+}
+
+uint64_t mailbox_next_ms(const struct mailbox *m, uint64_t now_ms)
+{
+    uint64_t next = budget_next_ms(m->budget, now_ms);
+    if (m->state != MAILBOX_READY && m->next_try_ms > now_ms && m->next_try_ms < next)
+        next = m->next_try_ms;
+    return next;
+}
+
+void mailbox_status(const struct mailbox *m, uint64_t now_ms, struct mailbox_status *out)
+{
+    *out = (struct mailbox_status){
+        .name = m->config->name,
+        .address = m->config->address,
+        .host = m->config->host,
+        .port = m->config->port,
+        .state = m->state,
+        .next_try_ms = m->state == MAILBOX_READY ? 0 : m->next_try_ms,
+        .connections = budget_connections(m->budget, now_ms),
+        .connections_max = m->config->connections,
+        .sent_this_minute = budget_messages(m->budget, now_ms),
+        .minute_max = m->config->messages_per_minute,
+        .recipients_today = budget_recipients(m->budget, now_ms),
+        .day_max = m->config->recipients_per_day,
+        .delivered = m->delivered,
+        .failed = m->failed,
+        .last_success_wall_ms = m->last_success_wall_ms,
+        .mechanism = m->mechanism,
+        .problem = m->problem,
+        .remedy = m->remedy,
+        .last_reply = m->last_reply,
+        .max_size = m->max_size,
+    };
+}

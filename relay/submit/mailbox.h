@@ -1,0 +1,77 @@
+/*
+ * A mailbox we submit as: its budget, whether it may be used now, and why not.
+ *
+ * Trouble of the mailbox, its upstream or the network backs off here, once for all mail, and never
+ * costs a message. A mailbox in trouble is probed when its wait is over: by one connection with one
+ * message, until a message is taken. A sign-in that was refused is likewise tried by one connection
+ * alone until it is accepted again, because every refused attempt counts towards the account's
+ * lockout. Time is an argument; no sockets, no callbacks.
+ */
+#ifndef OUTTRAY_RELAY_SUBMIT_MAILBOX_H
+#define OUTTRAY_RELAY_SUBMIT_MAILBOX_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "queue/error.h"
+#include "relay/base/config.h"
+#include "relay/base/secret.h"
+#include "relay/base/tls.h"
+#include "relay/submit/budget.h"
+#include "relay/submit/dispatch.h"
+#include "relay/submit/verdict.h"
+
+#define MAILBOX_SOON_MS 5000 /* wait of action "soon", and twice it with jitter */
+#define MAILBOX_PAUSE_MS                                                                           \
+    (30 * 60 * 1000u) /* when the verdict names no time; lengthened by jitter */
+#define MAILBOX_SIZE_LEARN_MIN (1024 * 1024u) /* a refusal for size teaches nothing below */
+
+struct mailbox {
+    const struct config_mailbox *config;
+    struct budget *budget;
+    struct secret *password; /* NULL: none needed, or unreadable (see secret_trouble) */
+    struct tls_context *tls; /* made with the first connection */
+    enum mailbox_state state;
+    uint64_t next_try_ms;
+    uint64_t trouble_since_ms;
+    uint32_t troubles; /* in a row */
+    bool proven;       /* a sign-in was accepted since the last one that was refused */
+    uint64_t max_size; /* as configured or taught */
+    uint64_t delivered;
+    uint64_t failed;
+    uint64_t last_success_wall_ms;
+    char mechanism[32];
+    char last_verdict[64]; /* its name */
+    char problem[REPLY_TEXT_MAX];
+    char remedy[REPLY_TEXT_MAX];
+    char last_reply[REPLY_TEXT_MAX];
+};
+
+/* config is borrowed. A password that cannot be read is trouble of this mailbox alone and is read
+ * again at each probe, so that mending the file is enough. */
+bool mailbox_init(struct mailbox *m, const struct config_mailbox *config, struct error *err);
+void mailbox_done(struct mailbox *m);
+
+/* True when a message may be submitted through it now, as far as its own state goes. */
+bool mailbox_is_usable(const struct mailbox *m, uint64_t now_ms);
+/* How many connections its state allows: the budget's number, or one while it is being proven. */
+uint32_t mailbox_connections_allowed(const struct mailbox *m);
+/* Reads the password and makes the TLS context when they are not there yet. False: it is in trouble
+ * now. */
+bool mailbox_prepare(struct mailbox *m, uint64_t now_ms, uint32_t jitter);
+
+void mailbox_signed_in(struct mailbox *m, const char *mechanism);
+void mailbox_delivered(struct mailbox *m, uint64_t now_ms, uint64_t wall_ms);
+/* What a verdict of mailbox, upstream or network scope means for the mailbox. */
+void mailbox_judge(struct mailbox *m, const struct verdict *v, enum client_stage stage,
+                   const struct reply *reply, uint64_t now_ms, uint32_t jitter);
+/* A message of `size` octets was refused as too large. */
+void mailbox_learn_size(struct mailbox *m, uint64_t size);
+/* Forgets wait and pause; the next try is a probe. */
+void mailbox_resume(struct mailbox *m);
+/* When its own state or its budget may allow more than now; SCHEDULE_NEVER when nothing is awaited.
+ */
+uint64_t mailbox_next_ms(const struct mailbox *m, uint64_t now_ms);
+void mailbox_status(const struct mailbox *m, uint64_t now_ms, struct mailbox_status *out);
+
+#endif

@@ -1,0 +1,317 @@
+#include "relay/submit/pool.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include "relay/base/log.h"
+
+struct pool {
+    struct pool_settings set;
+    struct client_target target;
+    struct pool_connection *connections; /* newest first */
+    size_t count[POOL_STATE_COUNT];
+    bool stopping;
+};
+
+static uint64_t pool_now(const struct pool *p)
+{
+    return clock_now_ms(p->set.clock);
+}
+
+static uint32_t draw(void)
+{
+    uint32_t value = 0;
+    (void)getrandom(&value, sizeof value, 0); /* 0 is as good a jitter as any */
+    return value;
+}
+
+static void pool_move(struct pool_connection *c, enum pool_state state)
+{
+    c->pool->count[c->state]--;
+    c->pool->count[state]++;
+    c->state = state;
+    c->since_ms = pool_now(c->pool);
+}
+
+static void pool_changed(struct pool *p)
+{
+    p->set.on_change(p->set.ctx);
+}
+
+/* Connections that count towards what is allowed, as against those that only wait for the peer's
+ * end. */
+static size_t pool_active(const struct pool *p)
+{
+    return p->count[POOL_CONNECTING] + p->count[POOL_IDLE] + p->count[POOL_LENT];
+}
+
+static void pool_close(struct pool_connection *c, const char *reason)
+{
+    log_event(LOG_LEVEL_DEBUG, "connection-close", LOG_ID("connection", client_id(c->client)),
+              LOG_STR("mailbox", c->pool->target.mailbox), LOG_U64("uses", c->uses),
+              LOG_MS("age", pool_now(c->pool) - c->opened_ms), LOG_STR("reason", reason), LOG_END);
+    pool_move(c, POOL_CLOSING);
+    client_quit(c->client);
+}
+
+/* Why an idle connection should not be lent again, or NULL. */
+static const char *reason_to_close(const struct pool_connection *c)
+{
+    const struct pool *p = c->pool;
+    if (p->stopping)
+        return "stopping";
+    if (c->spoiled)
+        return "its last reply";
+    if (pool_now(p) - c->opened_ms > POOL_AGE_MS)
+        return "old";
+    if (!mailbox_is_usable(p->set.mailbox, pool_now(p)))
+        return "the mailbox is in trouble";
+    if (pool_active(p) > mailbox_connections_allowed(p->set.mailbox))
+        return "more connections than are allowed";
+    return NULL;
+}
+
+static void pool_idle(struct pool_connection *c)
+{
+    const char *reason = reason_to_close(c);
+    if (reason != NULL) {
+        pool_close(c, reason);
+        return;
+    }
+    if (c->state != POOL_IDLE)
+        pool_move(c, POOL_IDLE);
+    pool_changed(c->pool);
+}
+
+/* ---- what the client tells ------------------------------------------------------------------- */
+
+static void on_ready(void *ctx, struct client *client)
+{
+    struct pool_connection *c = ctx;
+    struct mailbox *m = c->pool->set.mailbox;
+    if (c->state == POOL_CONNECTING) {
+        mailbox_signed_in(m, client_mechanism(client));
+        log_event(LOG_LEVEL_INFO, "signed-in", LOG_ID("connection", client_id(client)),
+                  LOG_STR("mailbox", m->config->name), LOG_STR("upstream", m->config->host),
+                  LOG_STR("mechanism", client_mechanism(client)),
+                  LOG_MS("took", pool_now(c->pool) - c->opened_ms), LOG_END);
+    }
+    if (c->state != POOL_CLOSING)
+        pool_idle(c);
+}
+
+static void on_recipient(void *ctx, struct client *client, size_t index, const struct reply *reply)
+{
+    struct pool_connection *c = ctx;
+    (void)client;
+    c->pool->set.borrower->on_recipient(c->borrower, index, reply);
+}
+
+static void on_doubt(void *ctx, struct client *client)
+{
+    struct pool_connection *c = ctx;
+    (void)client;
+    c->pool->set.borrower->on_doubt(c->borrower);
+}
+
+static void on_result(void *ctx, struct client *client, enum client_stage stage,
+                      const struct reply *reply)
+{
+    struct pool_connection *c = ctx;
+    void *borrower = c->borrower;
+    struct verdict v = verdict_of(stage, reply);
+    (void)client;
+    c->borrower = NULL;
+    c->spoiled = !v.reusable && v.action != VERDICT_DELIVERED;
+    c->pool->set.borrower->on_result(borrower, stage, reply, c->uses == 1);
+}
+
+/* A session that ends before it was ready is the mailbox's trouble; one that ends idle costs
+ * nothing; one that ends in a transaction has been judged by its result. */
+static void on_failed(void *ctx, struct client *client, enum client_stage stage,
+                      const struct reply *reply)
+{
+    struct pool_connection *c = ctx;
+    struct pool *p = c->pool;
+    char text[REPLY_TEXT_MAX];
+    reply_format(reply, text, sizeof text);
+    if (c->state == POOL_CONNECTING) {
+        struct verdict v = verdict_of(stage, reply);
+        mailbox_judge(p->set.mailbox, &v, stage, reply, pool_now(p), draw());
+    }
+    if (c->state != POOL_CLOSING) {
+        log_event(LOG_LEVEL_DEBUG, "connection-end", LOG_ID("connection", client_id(client)),
+                  LOG_STR("mailbox", p->target.mailbox), LOG_STR("stage", client_stage_name(stage)),
+                  LOG_U64("uses", c->uses), LOG_STR("reason", text), LOG_END);
+        pool_move(c, POOL_CLOSING);
+    }
+    pool_changed(p);
+}
+
+static void on_closed(void *ctx, struct client *client, bool peer_closed)
+{
+    struct pool_connection *c = ctx;
+    struct pool *p = c->pool;
+    struct pool_connection **at = &p->connections;
+    while (*at != c)
+        at = &(*at)->next;
+    *at = c->next;
+    p->count[c->state]--;
+    /* Our last octet left before now; later is the safe side. */
+    budget_connection_closed(p->set.mailbox->budget, peer_closed, pool_now(p), pool_now(p));
+    client_free(client);
+    free(c);
+    pool_changed(p);
+}
+
+static const struct client_events pool_client_events = {.on_ready = on_ready,
+                                                        .on_recipient = on_recipient,
+                                                        .on_doubt = on_doubt,
+                                                        .on_result = on_result,
+                                                        .on_failed = on_failed,
+                                                        .on_closed = on_closed};
+
+/* ---- the borrower's side --------------------------------------------------------------------- */
+
+struct pool_connection *pool_lend(struct pool *p, void *borrower)
+{
+    for (struct pool_connection *c = p->connections; c != NULL; c = c->next) {
+        if (c->state != POOL_IDLE)
+            continue;
+        pool_move(c, POOL_LENT);
+        c->borrower = borrower;
+        c->uses++;
+        return c;
+    }
+    return NULL;
+}
+
+void pool_return(struct pool_connection *c)
+{
+    c->borrower = NULL;
+    c->uses--;
+    pool_idle(c);
+}
+
+/* The password may have been read again since the last connection. */
+static void refresh_target(struct pool *p)
+{
+    p->target.password = p->set.mailbox->password;
+    p->target.tls = p->set.mailbox->tls;
+}
+
+static bool pool_open_one(struct pool *p)
+{
+    struct pool_connection *c = calloc(1, sizeof *c);
+    if (c == NULL)
+        return false;
+    *c = (struct pool_connection){.pool = p, .opened_ms = pool_now(p), .since_ms = pool_now(p)};
+    refresh_target(p);
+    c->client = client_new(p->set.streams, p->set.dns, &p->target, ++*p->set.next_id,
+                           &pool_client_events, c);
+    if (c->client == NULL) {
+        free(c);
+        return false;
+    }
+    budget_connection_opened(p->set.mailbox->budget, pool_now(p));
+    c->next = p->connections;
+    p->connections = c;
+    p->count[POOL_CONNECTING]++;
+    return true;
+}
+
+void pool_open(struct pool *p, size_t wanted)
+{
+    struct mailbox *m = p->set.mailbox;
+    while (!p->stopping && p->count[POOL_CONNECTING] < wanted &&
+           mailbox_is_usable(m, pool_now(p)) && pool_active(p) < mailbox_connections_allowed(m) &&
+           budget_may_connect(m->budget, pool_now(p)) && mailbox_prepare(m, pool_now(p), draw())) {
+        if (!pool_open_one(p))
+            return;
+    }
+}
+
+void pool_tick(struct pool *p)
+{
+    struct pool_connection *next = NULL;
+    for (struct pool_connection *c = p->connections; c != NULL; c = next) {
+        next = c->next; /* closing never frees at once */
+        if (c->state != POOL_IDLE)
+            continue;
+        const char *reason = reason_to_close(c);
+        if (reason == NULL && pool_now(p) - c->since_ms > POOL_IDLE_MS)
+            reason = "idle";
+        if (reason != NULL)
+            pool_close(c, reason);
+    }
+}
+
+static void pool_discard(struct pool_connection *c)
+{
+    on_closed(c, c->client, true);
+}
+
+void pool_stop(struct pool *p)
+{
+    struct pool_connection *next = NULL;
+    p->stopping = true;
+    for (struct pool_connection *c = p->connections; c != NULL; c = next) {
+        next = c->next;
+        if (c->state == POOL_IDLE)
+            pool_close(c, "stopping");
+        else if (c->state == POOL_CONNECTING)
+            pool_discard(c);
+    }
+}
+
+size_t pool_count(const struct pool *p, enum pool_state state)
+{
+    return p->count[state];
+}
+
+struct mailbox *pool_mailbox(const struct pool *p)
+{
+    return p->set.mailbox;
+}
+
+struct pool *pool_new(const struct pool_settings *settings)
+{
+    struct pool *p = calloc(1, sizeof *p);
+    if (p == NULL)
+        return NULL;
+    const struct config_mailbox *c = settings->mailbox->config;
+    p->set = *settings;
+    p->target = (struct client_target){.mailbox = c->name,
+                                       .host = c->host,
+                                       .port = c->port,
+                                       .implicit_tls = c->tls == CONFIG_TLS_IMPLICIT,
+                                       .needs_auth = c->auth != CONFIG_AUTH_NONE,
+                                       .helo = c->helo[0] != '\0' ? c->helo : settings->hostname,
+                                       .login = c->login};
+    return p;
+}
+
+bool pool_is_quiet(const struct pool *p)
+{
+    if (pool_active(p) > 0)
+        return false;
+    for (const struct pool_connection *c = p->connections; c != NULL; c = c->next) {
+        if (pool_now(p) - c->since_ms < POOL_FAREWELL_MS)
+            return false;
+    }
+    return true;
+}
+
+void pool_free(struct pool *p)
+{
+    if (p == NULL)
+        return;
+    while (p->connections != NULL) {
+        struct pool_connection *c = p->connections;
+        p->connections = c->next;
+        client_free(c->client);
+        free(c);
+    }
+    free(p);
+}
