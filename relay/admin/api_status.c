@@ -1,0 +1,255 @@
+#include "relay/admin/api_status.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "relay/admin/json.h"
+#include "relay/version.h"
+
+#define PROBLEM_TEXT_MAX 1024
+#define IDS_TEXT_MAX     128 /* API_STATUS_IDS ids and " and others" */
+
+_Static_assert(IDS_TEXT_MAX > API_STATUS_IDS * (QUEUE_ID_TEXT + 2) + 12, "room for the ids");
+
+static bool put_problem(cJSON *list, const char *remedy, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static bool put_problem(cJSON *list, const char *remedy, const char *fmt, ...)
+{
+    char what[PROBLEM_TEXT_MAX];
+    cJSON *o = cJSON_CreateObject();
+    va_list args;
+
+    va_start(args, fmt);
+    if (vsnprintf(what, sizeof(what), fmt, args) < 0)
+        what[0] = '\0';
+    va_end(args);
+    return json_append(list, o) && json_put_text(o, "what", what) &&
+           json_put_text(o, "remedy", remedy);
+}
+
+/* "4f2a, 4f2b and others" */
+static void ids_text(const uint64_t *ids, uint64_t count, char *out, size_t size)
+{
+    size_t used = 0;
+    uint64_t named = 0;
+
+    out[0] = '\0';
+    for (size_t i = 0; i < API_STATUS_IDS && ids[i] != 0; i++, named++) {
+        char id[QUEUE_ID_TEXT];
+
+        queue_id_text(ids[i], id);
+        used += (size_t)snprintf(out + used, size - used, "%s%s", i > 0 ? ", " : "", id);
+    }
+    if (count > named && named > 0)
+        snprintf(out + used, size - used, " and others");
+}
+
+static bool put_message_problem(cJSON *list, uint64_t count, const uint64_t *ids, const char *one,
+                                const char *many, const char *advice)
+{
+    char named[IDS_TEXT_MAX];
+    char remedy[PROBLEM_TEXT_MAX];
+    char id[QUEUE_ID_TEXT] = "ID";
+
+    if (count == 0)
+        return true;
+    ids_text(ids, count, named, sizeof(named));
+    if (ids[0] != 0)
+        queue_id_text(ids[0], id);
+    snprintf(remedy, sizeof(remedy), "See why with \"outtray show %s\", then %s", id, advice);
+    return put_problem(list, remedy, "%" PRIu64 " %s%s%s", count, count == 1 ? one : many,
+                       named[0] != '\0' ? ": " : "", named);
+}
+
+static bool put_mailbox_problem(cJSON *list, const struct mailbox_status *m)
+{
+    if (m->state != MAILBOX_PAUSED)
+        return true;
+    return put_problem(list, m->remedy, "mailbox %s (%s) is paused: %s", m->name, m->address,
+                       m->problem);
+}
+
+static bool put_spool_problem(cJSON *list, const struct api_status *s)
+{
+    if (s->counts->failing)
+        return put_problem(
+            list,
+            "Devices are asked to try again later, nothing accepted is lost. Mend or "
+            "replace the disk, or make room on it; outtrayd goes on by itself.",
+            "the spool cannot be written: %s", s->counts->failure);
+    if (s->refusing[0] != '\0')
+        return put_problem(
+            list,
+            "Devices are asked to try again later. It passes as mail leaves; else make "
+            "room on the disk or raise the limit in [relay].",
+            "new mail is refused: %s", s->refusing);
+    return true;
+}
+
+static bool put_damage_problem(cJSON *list, const struct api_status *s)
+{
+    bool ok = true;
+
+    if (s->counts->damaged > 0)
+        ok = put_problem(list,
+                         "Save what can be read with \"outtray export ID\", then \"outtray delete "
+                         "ID\"; check the disk.",
+                         "%" PRIu64 " message%s damaged on the disk", s->counts->damaged,
+                         s->counts->damaged == 1 ? " is" : "s are");
+    if (s->recovery != NULL && s->recovery->damaged > s->counts->damaged)
+        ok = ok &&
+             put_problem(list,
+                         "What could not be read was set aside in the spool's directory "
+                         "\"damaged\" for a person to look at; check the disk.",
+                         "damage was found in the spool at the last start (%" PRIu64 " place%s)",
+                         s->recovery->damaged, s->recovery->damaged == 1 ? "" : "s");
+    return ok;
+}
+
+static bool put_problems(cJSON *list, const struct api_status *s)
+{
+    const uint64_t *state = s->counts->state;
+    bool ok = put_message_problem(list, state[QUEUE_HELD], s->held, "message is held",
+                                  "messages are held",
+                                  "\"outtray retry\" sends it again, \"outtray delete\" drops it.");
+
+    for (size_t i = 0; ok && i < s->mailbox_count; i++)
+        ok = put_mailbox_problem(list, &s->mailboxes[i]);
+    return ok && put_spool_problem(list, s) && put_damage_problem(list, s) &&
+           put_message_problem(list, state[QUEUE_DEAD], s->dead, "message could not be delivered",
+                               "messages could not be delivered",
+                               "\"outtray retry\" tries again, \"outtray export\" saves it, "
+                               "\"outtray delete\" drops it.");
+}
+
+static bool put_queue(cJSON *o, const struct queue_counts *c)
+{
+    cJSON *q = cJSON_CreateObject();
+    cJSON *lanes = NULL;
+    bool ok = json_put(o, "queue", q);
+
+    if (ok)
+        ok = json_put(q, "lanes", lanes = cJSON_CreateObject());
+    for (int i = 0; i < QUEUE_GONE; i++)
+        ok = ok && json_put_number(q, queue_state_name((enum queue_state)i), c->state[i]);
+    for (int i = 0; i < LANE_COUNT; i++)
+        ok = ok && json_put_number(lanes, lane_name((enum lane)i), c->lane[i]);
+    return ok && json_put_number(q, "in_flight", c->in_flight) &&
+           json_put_number(q, "damaged", c->damaged) &&
+           json_put_number(q, "living_bytes", c->living_bytes) &&
+           json_put_number(q, "disk_bytes", c->disk_bytes) &&
+           json_put_number(q, "free_bytes", c->free_bytes) &&
+           json_put_number(q, "segments", c->segments) &&
+           json_put_number(q, "commits", c->commits) && json_put_number(q, "flushes", c->flushes) &&
+           json_put_flag(q, "failing", c->failing) &&
+           json_put_text(q, "failure", c->failing ? c->failure : "");
+}
+
+static bool put_recovery(cJSON *o, const struct queue_recovery *r)
+{
+    cJSON *q;
+
+    if (r == NULL)
+        return json_put_null(o, "recovery");
+    q = cJSON_CreateObject();
+    return json_put(o, "recovery", q) && json_put_number(q, "messages", r->messages) &&
+           json_put_number(q, "uncertain", r->uncertain) &&
+           json_put_number(q, "damaged", r->damaged) && json_put_number(q, "orphans", r->orphans) &&
+           json_put_number(q, "segments", r->segments);
+}
+
+static bool put_intake(cJSON *o, const struct intake_counts *c)
+{
+    cJSON *i = cJSON_CreateObject();
+
+    return json_put(o, "intake", i) && json_put_number(i, "sessions", c->sessions) &&
+           json_put_number(i, "sessions_ever", c->sessions_ever) &&
+           json_put_number(i, "accepted", c->accepted) &&
+           json_put_number(i, "refused", c->refused) &&
+           json_put_number(i, "strangers", c->strangers);
+}
+
+static bool put_next_try(cJSON *o, const struct mailbox_status *m, const struct api_times *times)
+{
+    if (m->state == MAILBOX_READY || m->next_try_ms == 0 || m->next_try_ms == UINT64_MAX)
+        return json_put_null(o, "next_try_in");
+    return json_put_seconds(o, "next_try_in",
+                            m->next_try_ms > times->now_ms ? m->next_try_ms - times->now_ms : 0);
+}
+
+static bool put_budget(cJSON *o, const struct mailbox_status *m)
+{
+    return json_put_number(o, "connections", m->connections) &&
+           json_put_number(o, "connections_max", m->connections_max) &&
+           json_put_number(o, "sent_this_minute", m->sent_this_minute) &&
+           json_put_number(o, "minute_max", m->minute_max) &&
+           json_put_number(o, "recipients_today", m->recipients_today) &&
+           json_put_number(o, "day_max", m->day_max) && json_put_number(o, "max_size", m->max_size);
+}
+
+static bool put_mailbox(cJSON *list, const struct mailbox_status *m, const struct api_times *times)
+{
+    cJSON *o = cJSON_CreateObject();
+
+    return json_append(list, o) && json_put_text(o, "name", m->name) &&
+           json_put_text(o, "address", m->address) && json_put_text(o, "host", m->host) &&
+           json_put_number(o, "port", m->port) &&
+           json_put_text(o, "state", mailbox_state_name(m->state)) && put_next_try(o, m, times) &&
+           json_put_text(o, "problem", m->problem) && json_put_text(o, "remedy", m->remedy) &&
+           json_put_text(o, "last_reply", m->last_reply) &&
+           json_put_text(o, "mechanism", m->mechanism) &&
+           json_put_number(o, "delivered", m->delivered) &&
+           json_put_number(o, "failed", m->failed) &&
+           json_put_time(o, "last_success", m->last_success_wall_ms) && put_budget(o, m);
+}
+
+static bool put_mailboxes(cJSON *o, const struct api_status *s)
+{
+    cJSON *list = cJSON_CreateArray();
+    bool ok = json_put(o, "mailboxes", list);
+
+    for (size_t i = 0; ok && i < s->mailbox_count; i++)
+        ok = put_mailbox(list, &s->mailboxes[i], &s->times);
+    return ok;
+}
+
+static uint64_t delivered(const struct api_status *s)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < s->mailbox_count; i++)
+        sum += s->mailboxes[i].delivered;
+    return sum;
+}
+
+static bool put_head(cJSON *o, const struct api_status *s, bool attention)
+{
+    return json_put_text(o, "version", OUTTRAY_VERSION) &&
+           json_put_text(o, "state", attention ? "attention" : "ok") &&
+           json_put_number(o, "pid", (uint64_t)s->pid) &&
+           json_put_time(o, "started", s->started_wall_ms) &&
+           json_put_seconds(o, "uptime", s->times.now_ms - s->started_ms) &&
+           json_put_number(o, "delivered", delivered(s));
+}
+
+cJSON *api_status_json(const struct api_status *s)
+{
+    cJSON *o = cJSON_CreateObject();
+    cJSON *problems = cJSON_CreateArray();
+    bool ok = problems != NULL && put_problems(problems, s);
+
+    ok = ok && o != NULL && put_head(o, s, cJSON_GetArraySize(problems) > 0);
+    if (ok) {
+        ok = json_put(o, "problems", problems);
+        problems = NULL;
+    }
+    ok = ok && put_queue(o, s->counts) && put_recovery(o, s->recovery) &&
+         put_intake(o, s->intake) && put_mailboxes(o, s);
+    if (ok)
+        return o;
+    cJSON_Delete(problems);
+    cJSON_Delete(o);
+    return NULL;
+}

@@ -1,0 +1,410 @@
+#include "relay/tool/commands.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "queue/queue.h"
+#include "relay/admin/json.h"
+#include "relay/tool/client.h"
+#include "relay/tool/places.h"
+#include "relay/tool/page.h"
+#include "relay/tool/source.h"
+
+#define PAGE      100
+#define PATH_TEXT 512
+
+static int print_json(const struct tool *t, const cJSON *json)
+{
+    char *text = cJSON_Print(json);
+
+    if (text == NULL) {
+        fputs("outtray: out of memory\n", t->err);
+        return EX_OSERR;
+    }
+    fprintf(t->out, "%s\n", text);
+    cJSON_free(text);
+    return EX_OK;
+}
+
+static bool argument_id(const struct tool *t, uint64_t *out_id, struct error *err)
+{
+    if (queue_id_parse(t->argument, out_id))
+        return true;
+    return error_set(err, ERROR_INVALID,
+                     "\"%s\" is no message id; \"outtray queue\" lists them, like 4f2a",
+                     t->argument);
+}
+
+/* ---- commands that need the daemon ----------------------------------------------------------- */
+
+/* False with the exit code, all said. */
+static bool need_daemon(const struct tool *t, struct places *out_places, int *out_exit)
+{
+    enum client_state state;
+
+    if (!places_find(t, out_places)) {
+        *out_exit = EX_CONFIG;
+        return false;
+    }
+    state = client_probe(out_places->socket);
+    if (state == CLIENT_ANSWERS)
+        return true;
+    *out_exit = client_explain(t, out_places, state);
+    places_done(out_places);
+    return false;
+}
+
+/* One request whose answer `show` prints, unless JSON is wanted. */
+static int ask_and_show(const struct tool *t, const char *method, const char *path,
+                        void (*show)(const struct tool *t, const struct places *p,
+                                     const cJSON *answer))
+{
+    struct error err = ERROR_INIT;
+    struct places p;
+    cJSON *answer;
+    int code;
+
+    if (!need_daemon(t, &p, &code))
+        return code;
+    answer = client_ask(p.socket, method, path, &err);
+    if (answer == NULL)
+        code = tool_fail(t, &err);
+    else if (t->json)
+        code = print_json(t, answer);
+    else {
+        show(t, &p, answer);
+        code = EX_OK;
+    }
+    cJSON_Delete(answer);
+    places_done(&p);
+    return code;
+}
+
+static int64_t now_seconds(void)
+{
+    return (int64_t)time(NULL);
+}
+
+static void show_status(const struct tool *t, const struct places *p, const cJSON *status)
+{
+    (void)p;
+    page_status(t->out, status, now_seconds());
+}
+
+int command_status(const struct tool *t)
+{
+    return ask_and_show(t, "GET", "/v1/status", show_status);
+}
+
+/* A message that is due does not leave while its mailbox waits: say so. */
+static void show_unready(const struct tool *t, const struct places *p)
+{
+    cJSON *status = client_ask(p->socket, "GET", "/v1/status", NULL);
+
+    if (status != NULL)
+        page_unready(t->out, status);
+    cJSON_Delete(status);
+}
+
+static void show_retried(const struct tool *t, const struct places *p, const cJSON *answer)
+{
+    fprintf(t->out, "Message %s is due now.\n", json_get_text(answer, "id"));
+    show_unready(t, p);
+}
+
+static void show_all_retried(const struct tool *t, const struct places *p, const cJSON *answer)
+{
+    double retried = json_get_number(answer, "retried");
+    double left = json_get_number(answer, "left");
+
+    fprintf(t->out, "%.0f message%s due now.\n", retried, retried == 1 ? " is" : "s are");
+    if (left > 0)
+        fprintf(t->out,
+                "%.0f held or dead %s left alone; retry such messages one by one: \"outtray retry "
+                "ID\".\n",
+                left, left == 1 ? "message was" : "messages were");
+    if (retried > 0)
+        show_unready(t, p);
+}
+
+static void show_deleted(const struct tool *t, const struct places *p, const cJSON *answer)
+{
+    (void)p;
+    fprintf(t->out, "Message %s is deleted.\n", json_get_text(answer, "id"));
+}
+
+static void show_resumed(const struct tool *t, const struct places *p, const cJSON *answer)
+{
+    (void)p;
+    fprintf(t->out, "Mailbox %s is tried again at once; \"outtray status\" tells how it goes.\n",
+            json_get_text(answer, "mailbox"));
+}
+
+/* A request about the message of the argument. */
+static int ask_message(const struct tool *t, const char *method, const char *tail,
+                       void (*show)(const struct tool *t, const struct places *p,
+                                    const cJSON *answer))
+{
+    struct error err = ERROR_INIT;
+    char path[PATH_TEXT];
+    char text[QUEUE_ID_TEXT];
+    uint64_t id;
+
+    if (!argument_id(t, &id, &err))
+        return tool_fail(t, &err);
+    queue_id_text(id, text);
+    snprintf(path, sizeof(path), "/v1/queue/%s%s", text, tail);
+    return ask_and_show(t, method, path, show);
+}
+
+int command_retry(const struct tool *t)
+{
+    if (t->all)
+        return ask_and_show(t, "POST", "/v1/queue/retry", show_all_retried);
+    return ask_message(t, "POST", "/retry", show_retried);
+}
+
+int command_delete(const struct tool *t)
+{
+    return ask_message(t, "DELETE", "", show_deleted);
+}
+
+/* Percent-encodes everything but letters and digits. */
+static bool encode(const char *text, char *out, size_t size)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+    size_t used = 0;
+
+    for (; *text != '\0'; text++) {
+        if (used + 4 > size)
+            return false;
+        if (strchr(plain, *text) != NULL)
+            out[used++] = *text;
+        else
+            used += (size_t)snprintf(out + used, size - used, "%%%02X", (unsigned char)*text);
+    }
+    out[used] = '\0';
+    return true;
+}
+
+int command_resume(const struct tool *t)
+{
+    struct error err = ERROR_INIT;
+    char name[PATH_TEXT / 2];
+    char path[PATH_TEXT];
+
+    if (!encode(t->argument, name, sizeof(name))) {
+        error_set(&err, ERROR_INVALID, "the name of the mailbox is too long");
+        return tool_fail(t, &err);
+    }
+    snprintf(path, sizeof(path), "/v1/mailbox/%s/resume", name);
+    return ask_and_show(t, "POST", path, show_resumed);
+}
+
+/* ---- commands that can read the spool -------------------------------------------------------- */
+
+/* The id to go on after; 0 at the end. */
+static uint64_t next_of(const cJSON *page)
+{
+    uint64_t id = 0;
+
+    if (!queue_id_parse(json_get_text(page, "next"), &id))
+        return 0;
+    return id;
+}
+
+static int queue_for_people(const struct tool *t, struct source *s, struct error *err)
+{
+    struct page_list list;
+    uint64_t after = 0;
+    double total = 0;
+
+    page_list_init(&list);
+    do {
+        cJSON *page = source_page(s, after, PAGE, err);
+
+        if (page == NULL) {
+            format_table_done(&list.table);
+            return tool_fail(t, err);
+        }
+        page_list_rows(&list, t->out, page);
+        after = next_of(page);
+        total = json_get_number(page, "total");
+        cJSON_Delete(page);
+    } while (t->all && after != 0);
+    page_list_end(&list, t->out, (uint64_t)total);
+    return EX_OK;
+}
+
+static int print_items(const struct tool *t, const cJSON *page, bool *first)
+{
+    for (const cJSON *m = json_first(page, "messages"); m != NULL; m = m->next) {
+        char *text = cJSON_PrintUnformatted(m);
+
+        if (text == NULL)
+            return EX_OSERR;
+        fprintf(t->out, "%s\n%s", *first ? "" : ",", text);
+        cJSON_free(text);
+        *first = false;
+    }
+    return EX_OK;
+}
+
+/* Every page as one object, written as it comes. */
+static int queue_all_json(const struct tool *t, struct source *s, struct error *err)
+{
+    uint64_t after = 0;
+    double total = 0;
+    bool first = true;
+    int code = EX_OK;
+
+    fputs("{\"messages\": [", t->out);
+    do {
+        cJSON *page = source_page(s, after, PAGE, err);
+
+        if (page == NULL)
+            return tool_fail(t, err);
+        code = print_items(t, page, &first);
+        after = next_of(page);
+        total = json_get_number(page, "total");
+        cJSON_Delete(page);
+    } while (code == EX_OK && after != 0);
+    fprintf(t->out, "%s], \"total\": %.0f}\n", first ? "" : "\n", total);
+    return code;
+}
+
+static int queue_page_json(const struct tool *t, struct source *s, struct error *err)
+{
+    cJSON *page = source_page(s, 0, PAGE, err);
+    int code = page != NULL ? print_json(t, page) : tool_fail(t, err);
+
+    cJSON_Delete(page);
+    return code;
+}
+
+int command_queue(const struct tool *t)
+{
+    struct error err = ERROR_INIT;
+    struct source s;
+    int code;
+
+    if (!source_open(t, &s, &code))
+        return code;
+    if (!t->json)
+        code = queue_for_people(t, &s, &err);
+    else
+        code = t->all ? queue_all_json(t, &s, &err) : queue_page_json(t, &s, &err);
+    source_close(&s);
+    return code;
+}
+
+int command_show(const struct tool *t)
+{
+    struct error err = ERROR_INIT;
+    struct source s;
+    cJSON *message;
+    uint64_t id;
+    int code;
+
+    if (!argument_id(t, &id, &err))
+        return tool_fail(t, &err);
+    if (!source_open(t, &s, &code))
+        return code;
+    message = source_message(&s, id, &err);
+    code = EX_OK;
+    if (message == NULL)
+        code = tool_fail(t, &err);
+    else if (t->json)
+        code = print_json(t, message);
+    else
+        page_message(t->out, message, now_seconds());
+    cJSON_Delete(message);
+    source_close(&s);
+    return code;
+}
+
+/* ---- export ---------------------------------------------------------------------------------- */
+
+/* The file is made with the first octet, so that a wrong id leaves none. */
+struct export
+{
+    const char *name; /* NULL: `file` is stdout */
+    FILE *file;
+    uint64_t written;
+};
+
+static bool open_output(struct export *x, struct error *err)
+{
+    int fd = open(x->name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    x->file = fd >= 0 ? fdopen(fd, "wb") : NULL;
+    if (x->file != NULL)
+        return true;
+    error_errno(err, errno, "open %s", x->name);
+    if (fd >= 0)
+        close(fd);
+    return false;
+}
+
+static bool write_output(void *ctx, const void *data, size_t len, struct error *err)
+{
+    struct export *x = ctx;
+
+    if (x->file == NULL && !open_output(x, err))
+        return false;
+    if (fwrite(data, 1, len, x->file) != len)
+        return error_errno(err, errno, "write %s", x->name != NULL ? x->name : "the message");
+    x->written += len;
+    return true;
+}
+
+static bool close_output(struct export *x, struct error *err)
+{
+    int failed;
+
+    if (x->file == NULL)
+        return true;
+    failed = x->name != NULL ? fclose(x->file) : fflush(x->file);
+    if (failed == 0)
+        return true;
+    return error_errno(err, errno, "write %s", x->name != NULL ? x->name : "the message");
+}
+
+static int report_export(const struct tool *t, const struct export *x, const struct error *err)
+{
+    int code = tool_fail(t, err);
+
+    if (x->written > 0)
+        fprintf(t->err, "%s is not complete: it ends after %" PRIu64 " octets.\n",
+                x->name != NULL ? x->name : "What was written", x->written);
+    if (x->written > 0 && err->kind == ERROR_DAMAGED)
+        fputs("What is stored behind that cannot be read, or outtrayd was stopped meanwhile.\n",
+              t->err);
+    return code;
+}
+
+int command_export(const struct tool *t)
+{
+    struct error err = ERROR_INIT;
+    struct export x = {.name = t->output, .file = t->output == NULL ? t->out : NULL};
+    struct source s;
+    uint64_t id;
+    int code = EX_OK;
+    bool ok;
+
+    if (!argument_id(t, &id, &err))
+        return tool_fail(t, &err);
+    if (!source_open(t, &s, &code))
+        return code;
+    ok = source_export(&s, id, write_output, &x, &err);
+    if (!close_output(&x, ok ? &err : NULL))
+        ok = false;
+    source_close(&s);
+    return ok ? EX_OK : report_export(t, &x, &err);
+}
