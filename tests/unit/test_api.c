@@ -1,0 +1,919 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/event.h>
+
+#include "relay/admin/api.h"
+#include "relay/admin/api_call.h"
+#include "relay/admin/json.h"
+
+#define WATCHDOG_S 20
+#define LARGE      (3u * 1024 * 1024)
+
+/* ---- what stands in for intake and dispatch -------------------------------------------------- */
+
+struct intake {
+    struct intake_counts counts;
+};
+
+struct dispatch {
+    unsigned wakes;
+    unsigned resumes;
+};
+
+void intake_counts(const struct intake *in, struct intake_counts *out)
+{
+    *out = in->counts;
+}
+
+void dispatch_wake(struct dispatch *d)
+{
+    d->wakes++;
+}
+
+size_t dispatch_mailbox_count(const struct dispatch *d)
+{
+    (void)d;
+    return 1;
+}
+
+bool dispatch_mailbox(const struct dispatch *d, size_t i, struct mailbox_status *out)
+{
+    (void)d;
+    *out = (struct mailbox_status){.name = "my office",
+                                   .address = "scan@office.example",
+                                   .host = "smtp.example",
+                                   .mechanism = "",
+                                   .problem = "",
+                                   .remedy = "",
+                                   .last_reply = "",
+                                   .delivered = 12};
+    return i == 0;
+}
+
+bool dispatch_resume(struct dispatch *d, const char *mailbox)
+{
+    if (strcmp(mailbox, "my office") != 0)
+        return false;
+    d->resumes++;
+    return true;
+}
+
+const char *mailbox_state_name(enum mailbox_state state)
+{
+    return state == MAILBOX_READY ? "ready" : "paused";
+}
+
+/* ---- the fixture ----------------------------------------------------------------------------- */
+
+struct fixture {
+    char dir[64];
+    char spool[80];
+    char socket[96];
+    struct event_base *base;
+    struct clock clock;
+    struct queue *queue;
+    struct queue_recovery recovery;
+    struct intake intake;
+    struct dispatch dispatch;
+    struct api *api;
+    unsigned clock_moves;
+    /* the executor: work() at once, done() from the loop */
+    struct executor_job *first;
+    struct executor_job **last;
+    struct event *deliver;
+    bool stalled; /* done() waits */
+    unsigned jobs;
+    uint64_t committed;
+};
+
+static void submit(void *ctx, enum executor_lane lane, struct executor_job *job)
+{
+    struct fixture *f = ctx;
+
+    (void)lane;
+    job->work(job);
+    job->next = NULL;
+    *f->last = job;
+    f->last = &job->next;
+    f->jobs++;
+    event_active(f->deliver, EV_TIMEOUT, 0);
+}
+
+static void deliver(evutil_socket_t fd, short what, void *ctx)
+{
+    struct fixture *f = ctx;
+
+    (void)fd;
+    (void)what;
+    while (!f->stalled && f->first != NULL) {
+        struct executor_job *job = f->first;
+
+        f->first = job->next;
+        if (f->first == NULL)
+            f->last = &f->first;
+        job->done(job);
+    }
+}
+
+static void on_clock(void *ctx)
+{
+    struct fixture *f = ctx;
+
+    f->clock_moves++;
+}
+
+static struct api_settings settings_of(struct fixture *f)
+{
+    return (struct api_settings){
+        .base = f->base,
+        .clock = &f->clock,
+        .queue = f->queue,
+        .intake = &f->intake,
+        .dispatch = &f->dispatch,
+        .socket = f->socket,
+        .recovery = &f->recovery,
+        .test_clock = true,
+        .on_clock = on_clock,
+        .ctx = f,
+    };
+}
+
+static void start_api(struct fixture *f)
+{
+    struct api_settings settings = settings_of(f);
+    struct error err = ERROR_INIT;
+
+    f->api = api_new(&settings, &err);
+    if (f->api == NULL)
+        fail_msg("%s", err.text);
+}
+
+static void open_queue(struct fixture *f)
+{
+    struct queue_options options = {.dir = f->spool,
+                                    .executor = {.ctx = f, .submit = submit},
+                                    .segment_size = 4u << 20,
+                                    .now_ms = clock_now_ms(&f->clock),
+                                    .wall_ms = clock_wall_ms(&f->clock)};
+    struct error err = ERROR_INIT;
+
+    f->queue = queue_open(&options, &f->recovery, &err);
+    if (f->queue == NULL)
+        fail_msg("%s", err.text);
+}
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    assert_non_null(f);
+    snprintf(f->dir, sizeof(f->dir), "/tmp/test_api.XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    snprintf(f->spool, sizeof(f->spool), "%s/spool", f->dir);
+    snprintf(f->socket, sizeof(f->socket), "%s/run/control.sock", f->dir);
+    f->last = &f->first;
+    clock_init(&f->clock);
+    f->base = event_base_new();
+    f->deliver = event_new(f->base, -1, 0, deliver, f);
+    open_queue(f);
+    start_api(f);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+    char command[128];
+
+    api_free(f->api);
+    f->stalled = false;
+    deliver(-1, 0, f);
+    queue_close(f->queue);
+    event_free(f->deliver);
+    event_base_free(f->base);
+    snprintf(command, sizeof(command), "rm -rf %s", f->dir);
+    assert_int_equal(system(command), 0);
+    free(f);
+    return 0;
+}
+
+/* ---- a client in the same loop --------------------------------------------------------------- */
+
+struct client {
+    struct bufferevent *bev;
+    bool closed;
+};
+
+static void on_client_event(struct bufferevent *bev, short what, void *ctx)
+{
+    struct client *c = ctx;
+
+    (void)bev;
+    if (what & (BEV_EVENT_EOF | BEV_EVENT_ERROR))
+        c->closed = true;
+}
+
+static void connect_client(struct fixture *f, struct client *c, const char *method,
+                           const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    *c = (struct client){.bev = bufferevent_socket_new(f->base, -1, BEV_OPT_CLOSE_ON_FREE)};
+    memcpy(address.sun_path, f->socket, strlen(f->socket) + 1);
+    bufferevent_setcb(c->bev, NULL, NULL, on_client_event, c);
+    assert_int_equal(
+        bufferevent_socket_connect(c->bev, (struct sockaddr *)&address, sizeof(address)), 0);
+    bufferevent_enable(c->bev, EV_READ | EV_WRITE);
+    evbuffer_add_printf(bufferevent_get_output(c->bev),
+                        "%s %s HTTP/1.1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", method,
+                        path);
+}
+
+static void hang_up(struct client *c)
+{
+    bufferevent_free(c->bev);
+    c->bev = NULL;
+}
+
+/* Turns the loop until nothing more happens by itself. */
+static void settle(struct fixture *f)
+{
+    for (int i = 0; i < 50; i++)
+        event_base_loop(f->base, EVLOOP_NONBLOCK);
+}
+
+static void wait_closed(struct fixture *f, struct client *c)
+{
+    struct timeval limit = {.tv_sec = WATCHDOG_S};
+
+    event_base_loopexit(f->base, &limit);
+    while (!c->closed && !event_base_got_exit(f->base))
+        event_base_loop(f->base, EVLOOP_ONCE);
+    if (!c->closed)
+        fail_msg("no answer within %d s", WATCHDOG_S);
+}
+
+struct answer {
+    int status;
+    char *text; /* the whole of it */
+    size_t len;
+    const char *body;
+    size_t body_len;
+    cJSON *json;
+};
+
+static struct answer take_answer(struct client *c)
+{
+    struct evbuffer *in = bufferevent_get_input(c->bev);
+    struct answer a = {.len = evbuffer_get_length(in)};
+    char *end;
+
+    a.text = calloc(1, a.len + 1);
+    assert_non_null(a.text);
+    evbuffer_remove(in, a.text, a.len);
+    hang_up(c);
+    assert_int_equal(sscanf(a.text, "HTTP/1.1 %d ", &a.status), 1);
+    end = memmem(a.text, a.len, "\r\n\r\n", 4);
+    assert_non_null(end);
+    a.body = end + 4;
+    a.body_len = a.len - (size_t)(a.body - a.text);
+    a.json = cJSON_ParseWithLength(a.body, a.body_len);
+    return a;
+}
+
+static void answer_done(struct answer *a)
+{
+    cJSON_Delete(a->json);
+    free(a->text);
+}
+
+static struct answer ask(struct fixture *f, const char *method, const char *path)
+{
+    struct client c;
+
+    connect_client(f, &c, method, path);
+    wait_closed(f, &c);
+    return take_answer(&c);
+}
+
+static struct answer ask_id(struct fixture *f, const char *method, uint64_t id, const char *tail)
+{
+    char text[QUEUE_ID_TEXT];
+    char path[64];
+
+    queue_id_text(id, text);
+    snprintf(path, sizeof(path), "/v1/queue/%s%s", text, tail);
+    return ask(f, method, path);
+}
+
+/* The status alone. */
+static int status_of(struct fixture *f, const char *method, const char *path)
+{
+    struct answer a = ask(f, method, path);
+    int status = a.status;
+
+    answer_done(&a);
+    return status;
+}
+
+/* ---- messages -------------------------------------------------------------------------------- */
+
+static void on_committed(void *ctx, uint64_t id, const struct error *err)
+{
+    struct fixture *f = ctx;
+
+    assert_null(err);
+    f->committed = id;
+}
+
+static void fill_envelope(struct envelope *e)
+{
+    envelope_init(e);
+    assert_true(envelope_set(&e->reverse_path, "scan@office.example"));
+    assert_true(envelope_set(&e->device, "printer-1"));
+    assert_true(envelope_set(&e->subject, "A scan"));
+    assert_true(envelope_set(&e->route, "default"));
+    assert_true(envelope_add_recipient(e, "a@b.example"));
+    assert_true(envelope_add_recipient(e, "c@d.example"));
+}
+
+static uint8_t octet_at(size_t i)
+{
+    return (uint8_t)(i * 31 + i / 251);
+}
+
+/* A committed message of `size` octets, each known from its place. */
+static uint64_t add_message(struct fixture *f, size_t size)
+{
+    struct error err = ERROR_INIT;
+    struct envelope e;
+    struct queue_writer *w = queue_begin(f->queue, NULL, NULL, &err);
+    uint8_t block[4096];
+
+    assert_non_null(w);
+    for (size_t at = 0; at < size;) {
+        size_t n = size - at < sizeof(block) ? size - at : sizeof(block);
+
+        for (size_t i = 0; i < n; i++)
+            block[i] = octet_at(at + i);
+        assert_int_not_equal(queue_append(w, block, n, &err), QUEUE_FLOW_ERROR);
+        deliver(-1, 0, f);
+        at += n;
+    }
+    fill_envelope(&e);
+    f->committed = 0;
+    queue_commit(w, &e, clock_now_ms(&f->clock), clock_wall_ms(&f->clock), on_committed, f);
+    envelope_done(&e);
+    for (int i = 0; i < 1000 && f->committed == 0; i++)
+        event_base_loop(f->base, EVLOOP_NONBLOCK);
+    assert_int_not_equal(f->committed, 0);
+    return f->committed;
+}
+
+/* Leases the message that is due and says how the attempt ended. */
+static void end_attempt(struct fixture *f, enum queue_state ends)
+{
+    struct queue_info info;
+    struct envelope e;
+    struct queue_attempt attempt = {
+        .envelope = &e, .state = ends, .wait_ms = 60000, .counts = true};
+    uint32_t route;
+
+    fill_envelope(&e);
+    assert_true(envelope_set(&e.recipients[1].reply, "550 5.7.1 no"));
+    assert_true(queue_route(f->queue, "default", &route));
+    assert_true(queue_pick(f->queue, route, clock_now_ms(&f->clock), &info));
+    queue_settle(f->queue, info.id, &attempt, clock_now_ms(&f->clock), clock_wall_ms(&f->clock),
+                 NULL, NULL);
+    envelope_done(&e);
+    settle(f);
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+static void status_tells_of_queue_intake_and_mailboxes(void **state)
+{
+    struct fixture *f = *state;
+    struct answer a;
+
+    f->intake.counts.accepted = 7;
+    add_message(f, 1000);
+    a = ask(f, "GET", "/v1/status");
+    assert_int_equal(a.status, 200);
+    assert_non_null(strstr(a.text, "Content-Type: application/json"));
+    assert_string_equal(json_get_text(a.json, "state"), "ok");
+    assert_true(json_get_number(a.json, "pid") == getpid());
+    assert_true(json_get_number(json_get(a.json, "queue"), "queued") == 1);
+    assert_true(json_get_number(json_get(a.json, "intake"), "accepted") == 7);
+    assert_true(json_get_number(a.json, "delivered") == 12);
+    assert_string_equal(json_get_text(json_first(a.json, "mailboxes"), "name"), "my office");
+    answer_done(&a);
+}
+
+static void status_names_what_is_held_and_dead(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t held = add_message(f, 1000);
+    char id[QUEUE_ID_TEXT];
+    struct answer a;
+
+    end_attempt(f, QUEUE_HELD);
+    add_message(f, 1000);
+    end_attempt(f, QUEUE_DEAD);
+    queue_id_text(held, id);
+    a = ask(f, "GET", "/v1/status");
+    assert_string_equal(json_get_text(a.json, "state"), "attention");
+    assert_int_equal(cJSON_GetArraySize(json_get(a.json, "problems")), 2);
+    assert_non_null(strstr(json_get_text(json_first(a.json, "problems"), "what"), id));
+    answer_done(&a);
+}
+
+static void the_list_comes_in_pages(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t ids[5];
+    char path[64];
+    char text[QUEUE_ID_TEXT];
+    struct answer a;
+    const cJSON *m;
+
+    for (int i = 0; i < 5; i++)
+        ids[i] = add_message(f, 100);
+    a = ask(f, "GET", "/v1/queue?limit=3");
+    assert_int_equal(cJSON_GetArraySize(json_get(a.json, "messages")), 3);
+    assert_true(json_get_number(a.json, "total") == 5);
+    snprintf(path, sizeof(path), "/v1/queue?limit=3&after=%s", json_get_text(a.json, "next"));
+    answer_done(&a);
+    a = ask(f, "GET", path);
+    assert_int_equal(cJSON_GetArraySize(json_get(a.json, "messages")), 2);
+    assert_null(json_get(a.json, "next"));
+    m = json_first(a.json, "messages");
+    queue_id_text(ids[3], text);
+    assert_string_equal(json_get_text(m, "id"), text);
+    assert_string_equal(json_get_text(m, "device"), "printer-1");
+    assert_string_equal(json_get_text(json_first(m, "recipients"), "path"), "a@b.example");
+    answer_done(&a);
+}
+
+static void an_empty_queue_is_an_empty_page(void **state)
+{
+    struct answer a = ask(*state, "GET", "/v1/queue");
+
+    assert_int_equal(a.status, 200);
+    assert_int_equal(cJSON_GetArraySize(json_get(a.json, "messages")), 0);
+    assert_null(json_get(a.json, "next"));
+    answer_done(&a);
+}
+
+static void a_message_is_shown_with_its_replies(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t id = add_message(f, 1000);
+    struct answer a;
+
+    end_attempt(f, QUEUE_QUEUED);
+    a = ask_id(f, "GET", id, "");
+    assert_int_equal(a.status, 200);
+    assert_string_equal(json_get_text(a.json, "subject"), "A scan");
+    assert_true(json_get_number(a.json, "attempts") == 1);
+    assert_true(json_get_number(a.json, "due_in") > 50);
+    assert_string_equal(json_get_text(a.json, "last_reply"), "550 5.7.1 no");
+    assert_int_equal(cJSON_GetArraySize(json_get(a.json, "recipients")), 2);
+    answer_done(&a);
+}
+
+static void requests_that_make_no_sense_get_an_error_in_words(void **state)
+{
+    static const struct {
+        const char *method, *path;
+        int status;
+        const char *kind;
+    } rows[] = {
+        {"GET", "/", 404, "missing"},
+        {"GET", "/v1", 404, "missing"},
+        {"GET", "/v1/queue/", 404, "missing"},
+        {"GET", "/v1/queue/ab/cd/ef", 404, "missing"},
+        {"GET", "/v1/queue/ffffff", 404, "missing"},
+        {"GET", "/v1/queue/xyz", 400, "invalid"},
+        {"GET", "/v1/queue/..%2f..", 400, "invalid"},
+        {"GET", "/v1/queue/ffffff/eml", 404, "missing"},
+        {"POST", "/v1/queue/ffffff/retry", 404, "missing"},
+        {"DELETE", "/v1/queue/ffffff", 404, "missing"},
+        {"POST", "/v1/status", 405, "invalid"},
+        {"DELETE", "/v1/queue", 405, "invalid"},
+        {"GET", "/v1/queue?limit=0", 400, "invalid"},
+        {"GET", "/v1/queue?limit=501", 400, "invalid"},
+        {"GET", "/v1/queue?limit=-1", 400, "invalid"},
+        {"GET", "/v1/queue?limit=99999999999999999999", 400, "invalid"},
+        {"GET", "/v1/queue?after=nothing", 400, "invalid"},
+        {"POST", "/v1/mailbox/nobody/resume", 404, "missing"},
+        {"POST", "/v1/clock?advance=x", 400, "invalid"},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct answer a = ask(*state, rows[i].method, rows[i].path);
+        const cJSON *e = json_get(a.json, "error");
+
+        if (a.status != rows[i].status || strcmp(json_get_text(e, "kind"), rows[i].kind) != 0 ||
+            json_get_text(e, "text")[0] == '\0')
+            fail_msg("%s %s: %s", rows[i].method, rows[i].path, a.text);
+        answer_done(&a);
+    }
+}
+
+/* ---- export ---------------------------------------------------------------------------------- */
+
+static void assert_octets(const struct answer *a, size_t size)
+{
+    assert_int_equal(a->body_len, size);
+    for (size_t i = 0; i < size; i++)
+        if ((uint8_t)a->body[i] != octet_at(i))
+            fail_msg("octet %zu differs", i);
+}
+
+static void export_gives_the_mail_data_as_it_is(void **state)
+{
+    static const size_t sizes[] = {1, 1000, QUEUE_BLOCK, QUEUE_BLOCK * 3, 300001};
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        uint64_t id = add_message(f, sizes[i]);
+        struct answer a = ask_id(f, "GET", id, "/eml");
+
+        assert_int_equal(a.status, 200);
+        assert_non_null(strstr(a.text, "Content-Type: message/rfc822"));
+        assert_octets(&a, sizes[i]);
+        answer_done(&a);
+    }
+}
+
+static void start_export(struct fixture *f, struct client *c, uint64_t id)
+{
+    char text[QUEUE_ID_TEXT];
+    char path[64];
+
+    queue_id_text(id, text);
+    snprintf(path, sizeof(path), "/v1/queue/%s/eml", text);
+    connect_client(f, c, "GET", path);
+    bufferevent_disable(c->bev, EV_READ);
+}
+
+static void export_reads_no_faster_than_the_client(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t id = add_message(f, LARGE);
+    unsigned before = f->jobs;
+    struct client c;
+    struct answer a;
+
+    start_export(f, &c, id);
+    settle(f);
+    assert_true(f->jobs - before > 1);
+    assert_true(f->jobs - before < LARGE / QUEUE_BLOCK / 2);
+    bufferevent_enable(c.bev, EV_READ);
+    wait_closed(f, &c);
+    a = take_answer(&c);
+    assert_octets(&a, LARGE);
+    answer_done(&a);
+}
+
+static void a_client_that_leaves_during_an_export_leaves_nothing_behind(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t id = add_message(f, LARGE);
+    struct client c;
+    struct answer a;
+
+    start_export(f, &c, id);
+    settle(f);
+    hang_up(&c);
+    settle(f);
+    a = ask_id(f, "DELETE", id, "");
+    assert_int_equal(a.status, 200);
+    answer_done(&a);
+}
+
+/* Changes an octet of the body's file, far behind its first block. */
+static void damage_body(struct fixture *f)
+{
+    char command[256];
+
+    snprintf(command, sizeof(command),
+             "for b in %s/content/*.body; do printf X | dd of=$b bs=1 seek=200000 conv=notrunc "
+             "2>/dev/null; done",
+             f->spool);
+    assert_int_equal(system(command), 0);
+}
+
+static void an_export_of_damaged_data_is_cut_short_of_its_length(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t id = add_message(f, LARGE);
+    struct answer a;
+    size_t announced = 0;
+
+    damage_body(f);
+    a = ask_id(f, "GET", id, "/eml");
+    assert_int_equal(a.status, 200);
+    assert_int_equal(sscanf(strstr(a.text, "Content-Length: "), "Content-Length: %zu", &announced),
+                     1);
+    assert_int_equal(announced, LARGE);
+    assert_true(a.body_len < 200000);
+    answer_done(&a);
+}
+
+/* ---- operating ------------------------------------------------------------------------------- */
+
+static void retry_makes_a_held_message_due(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t id = add_message(f, 100);
+    struct queue_info info;
+    struct answer a;
+
+    end_attempt(f, QUEUE_HELD);
+    a = ask_id(f, "POST", id, "/retry");
+    assert_int_equal(a.status, 200);
+    assert_true(json_get_flag(a.json, "retried"));
+    assert_true(queue_find(f->queue, id, &info));
+    assert_int_equal(info.state, QUEUE_QUEUED);
+    assert_true(info.due_ms <= clock_now_ms(&f->clock));
+    assert_int_equal(f->dispatch.wakes, 1);
+    answer_done(&a);
+}
+
+static void a_message_in_flight_is_left_alone(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t id = add_message(f, 100);
+    struct queue_info info;
+    uint32_t route;
+    struct answer a;
+
+    assert_true(queue_route(f->queue, "default", &route));
+    assert_true(queue_pick(f->queue, route, clock_now_ms(&f->clock), &info));
+    a = ask_id(f, "POST", id, "/retry");
+    assert_int_equal(a.status, 409);
+    answer_done(&a);
+    a = ask_id(f, "DELETE", id, "");
+    assert_int_equal(a.status, 409);
+    assert_string_equal(json_get_text(json_get(a.json, "error"), "kind"), "busy");
+    answer_done(&a);
+    queue_release(f->queue, id, clock_now_ms(&f->clock));
+}
+
+static void retry_of_all_leaves_the_held_and_the_dead(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t waits;
+    struct queue_info info;
+    struct answer a;
+
+    add_message(f, 100);
+    end_attempt(f, QUEUE_HELD);
+    add_message(f, 100);
+    end_attempt(f, QUEUE_DEAD);
+    waits = add_message(f, 100);
+    end_attempt(f, QUEUE_QUEUED);
+    for (int i = 0; i < 250; i++)
+        add_message(f, 10);
+    a = ask(f, "POST", "/v1/queue/retry");
+    assert_int_equal(a.status, 200);
+    assert_true(json_get_number(a.json, "retried") == 251);
+    assert_true(json_get_number(a.json, "left") == 2);
+    assert_true(queue_find(f->queue, waits, &info));
+    assert_true(info.due_ms <= clock_now_ms(&f->clock));
+    answer_done(&a);
+}
+
+static void delete_removes_the_message(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t id = add_message(f, 200000);
+    struct queue_info info;
+    struct answer a = ask_id(f, "DELETE", id, "");
+
+    assert_int_equal(a.status, 200);
+    assert_true(json_get_flag(a.json, "deleted"));
+    assert_false(queue_find(f->queue, id, &info));
+    answer_done(&a);
+}
+
+static void resume_finds_a_mailbox_by_its_encoded_name(void **state)
+{
+    struct fixture *f = *state;
+    struct answer a = ask(f, "POST", "/v1/mailbox/my%20office/resume");
+
+    assert_int_equal(a.status, 200);
+    assert_string_equal(json_get_text(a.json, "mailbox"), "my office");
+    assert_int_equal(f->dispatch.resumes, 1);
+    answer_done(&a);
+}
+
+static void the_clock_moves_only_when_it_is_a_test_clock(void **state)
+{
+    struct fixture *f = *state;
+    struct api_settings settings = settings_of(f);
+    uint64_t before = clock_now_ms(&f->clock);
+
+    assert_int_equal(status_of(f, "POST", "/v1/clock?advance=86400"), 200);
+    assert_true(clock_now_ms(&f->clock) >= before + 86400000);
+    assert_int_equal(f->clock_moves, 1);
+    api_free(f->api);
+    settings.test_clock = false;
+    f->api = api_new(&settings, NULL);
+    assert_non_null(f->api);
+    before = clock_now_ms(&f->clock);
+    assert_int_equal(status_of(f, "POST", "/v1/clock?advance=86400"), 404);
+    assert_true(clock_now_ms(&f->clock) < before + 86400000);
+}
+
+static void more_requests_at_once_than_the_limit_are_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct client clients[API_CALLS_MAX + 1];
+    unsigned refused = 0;
+
+    add_message(f, 100);
+    f->stalled = true;
+    for (size_t i = 0; i <= API_CALLS_MAX; i++) {
+        connect_client(f, &clients[i], "GET", "/v1/queue");
+        settle(f);
+    }
+    wait_closed(f, &clients[API_CALLS_MAX]);
+    f->stalled = false;
+    event_active(f->deliver, EV_TIMEOUT, 0);
+    for (size_t i = 0; i <= API_CALLS_MAX; i++) {
+        struct answer a;
+
+        wait_closed(f, &clients[i]);
+        a = take_answer(&clients[i]);
+        refused += a.status == 429;
+        answer_done(&a);
+    }
+    assert_int_equal(refused, 1);
+}
+
+static void what_is_under_way_may_outlive_the_api(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t id = add_message(f, 100);
+    struct client list;
+    struct client export;
+    struct client gone;
+
+    f->stalled = true;
+    connect_client(f, &list, "GET", "/v1/queue");
+    start_export(f, &export, id);
+    connect_client(f, &gone, "GET", "/v1/queue");
+    settle(f);
+    hang_up(&gone);
+    settle(f);
+    api_free(f->api);
+    f->api = NULL;
+    f->stalled = false;
+    event_active(f->deliver, EV_TIMEOUT, 0);
+    settle(f);
+    assert_true(list.closed);
+    hang_up(&list);
+    hang_up(&export);
+}
+
+/* ---- the socket ------------------------------------------------------------------------------ */
+
+static void the_socket_is_for_owner_and_group_and_goes_with_the_api(void **state)
+{
+    struct fixture *f = *state;
+    struct stat st;
+
+    assert_int_equal(stat(f->socket, &st), 0);
+    assert_true(S_ISSOCK(st.st_mode));
+    assert_int_equal(st.st_mode & 0777, 0660);
+    api_free(f->api);
+    f->api = NULL;
+    assert_int_equal(access(f->socket, F_OK), -1);
+}
+
+static void a_socket_that_somebody_answers_on_is_left_alone(void **state)
+{
+    struct fixture *f = *state;
+    struct api_settings settings = settings_of(f);
+    struct error err = ERROR_INIT;
+
+    assert_null(api_new(&settings, &err));
+    assert_int_equal(err.kind, ERROR_BUSY);
+    assert_non_null(strstr(err.text, f->socket));
+    assert_int_equal(status_of(f, "GET", "/v1/status"), 200);
+}
+
+static void a_socket_left_by_a_crash_is_replaced(void **state)
+{
+    struct fixture *f = *state;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    api_free(f->api);
+    memcpy(address.sun_path, f->socket, strlen(f->socket) + 1);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    close(fd);
+    start_api(f);
+    assert_int_equal(status_of(f, "GET", "/v1/status"), 200);
+}
+
+static void a_file_that_is_no_socket_is_never_removed(void **state)
+{
+    struct fixture *f = *state;
+    struct api_settings settings = settings_of(f);
+    struct error err = ERROR_INIT;
+    int fd;
+
+    api_free(f->api);
+    f->api = NULL;
+    fd = open(f->socket, O_CREAT | O_WRONLY, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_null(api_new(&settings, &err));
+    assert_int_equal(err.kind, ERROR_INVALID);
+    assert_int_equal(access(f->socket, F_OK), 0);
+}
+
+static void a_socket_that_was_replaced_is_not_removed(void **state)
+{
+    struct fixture *f = *state;
+    char other[128];
+
+    snprintf(other, sizeof(other), "%s.other", f->socket);
+    assert_int_equal(rename(f->socket, other), 0);
+    assert_int_equal(close(open(f->socket, O_CREAT | O_WRONLY, 0600)), 0);
+    api_free(f->api);
+    f->api = NULL;
+    assert_int_equal(access(f->socket, F_OK), 0);
+}
+
+static void a_path_too_long_for_a_socket_is_said_so(void **state)
+{
+    struct fixture *f = *state;
+    struct api_settings settings = settings_of(f);
+    struct error err = ERROR_INIT;
+    char path[200];
+
+    memset(path, 'x', sizeof(path));
+    path[0] = '/';
+    path[sizeof(path) - 1] = '\0';
+    settings.socket = path;
+    assert_null(api_new(&settings, &err));
+    assert_int_equal(err.kind, ERROR_INVALID);
+}
+
+#define WITH_API(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WITH_API(status_tells_of_queue_intake_and_mailboxes),
+        WITH_API(status_names_what_is_held_and_dead),
+        WITH_API(the_list_comes_in_pages),
+        WITH_API(an_empty_queue_is_an_empty_page),
+        WITH_API(a_message_is_shown_with_its_replies),
+        WITH_API(requests_that_make_no_sense_get_an_error_in_words),
+        WITH_API(export_gives_the_mail_data_as_it_is),
+        WITH_API(export_reads_no_faster_than_the_client),
+        WITH_API(a_client_that_leaves_during_an_export_leaves_nothing_behind),
+        WITH_API(an_export_of_damaged_data_is_cut_short_of_its_length),
+        WITH_API(retry_makes_a_held_message_due),
+        WITH_API(a_message_in_flight_is_left_alone),
+        WITH_API(retry_of_all_leaves_the_held_and_the_dead),
+        WITH_API(delete_removes_the_message),
+        WITH_API(resume_finds_a_mailbox_by_its_encoded_name),
+        WITH_API(the_clock_moves_only_when_it_is_a_test_clock),
+        WITH_API(more_requests_at_once_than_the_limit_are_refused),
+        WITH_API(what_is_under_way_may_outlive_the_api),
+        WITH_API(the_socket_is_for_owner_and_group_and_goes_with_the_api),
+        WITH_API(a_socket_that_somebody_answers_on_is_left_alone),
+        WITH_API(a_socket_left_by_a_crash_is_replaced),
+        WITH_API(a_file_that_is_no_socket_is_never_removed),
+        WITH_API(a_socket_that_was_replaced_is_not_removed),
+        WITH_API(a_path_too_long_for_a_socket_is_said_so),
+    };
+
+    signal(SIGPIPE, SIG_IGN);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

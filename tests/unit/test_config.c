@@ -1,0 +1,1076 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <ini.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "relay/base/config.h"
+#include "relay/base/config_mistakes.h"
+#include "relay/base/config_rows.h"
+#include "relay/base/config_value.h"
+#include "relay/base/provider.h"
+
+#ifndef OUTTRAY_SOURCE_DIR
+#define OUTTRAY_SOURCE_DIR "."
+#endif
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+#define KB           1024ull
+#define MB           (1024 * KB)
+#define GB           (1024 * MB)
+
+#define MAILBOX "[mailbox office]\naddress = scans@example.com\n"
+
+/* What a file gives: a config, or the text of its mistakes. */
+struct result {
+    struct config *config;
+    char *mistakes;
+};
+
+static struct result parse_n(const char *text, size_t len)
+{
+    struct result r = {NULL, NULL};
+    size_t size;
+    FILE *out = open_memstream(&r.mistakes, &size);
+
+    assert_non_null(out);
+    r.config = config_parse("test.conf", text, len, out);
+    assert_int_equal(fclose(out), 0);
+    return r;
+}
+
+static struct config *parse_good(const char *text)
+{
+    struct result r = parse_n(text, strlen(text));
+
+    if (r.config == NULL)
+        fail_msg("mistakes: %s", r.mistakes);
+    assert_string_equal(r.mistakes, "");
+    free(r.mistakes);
+    return r.config;
+}
+
+static void expect_mistakes(const char *text, const char *expected)
+{
+    struct result r = parse_n(text, strlen(text));
+
+    assert_null(r.config);
+    assert_string_equal(r.mistakes, expected);
+    free(r.mistakes);
+}
+
+/* ---- what is read ---- */
+
+static void one_mailbox_is_enough(void **state)
+{
+    struct config *c = parse_good(MAILBOX);
+    const struct config_mailbox *mb = &c->mailboxes[0];
+    char own[256] = "";
+
+    (void)state;
+    assert_int_equal(c->mailbox_count, 1);
+    assert_string_equal(mb->name, "office");
+    assert_string_equal(mb->provider, "office365");
+    assert_string_equal(mb->host, "smtp.office365.com");
+    assert_int_equal(mb->port, 587);
+    assert_int_equal(mb->tls, CONFIG_TLS_STARTTLS);
+    assert_int_equal(mb->auth, CONFIG_AUTH_PASSWORD);
+    assert_string_equal(mb->address, "scans@example.com");
+    assert_string_equal(mb->login, "scans@example.com");
+    assert_string_equal(mb->password_file, "");
+    assert_string_equal(mb->ca_file, "");
+    assert_string_equal(mb->helo, "");
+    assert_int_equal(mb->connections, 3);
+    assert_int_equal(mb->messages_per_minute, 30);
+    assert_int_equal(mb->recipients_per_day, 10000);
+    assert_int_equal(mb->max_size, 35 * MB);
+    assert_int_equal(mb->line, 1);
+
+    assert_int_equal(gethostname(own, sizeof own - 1), 0);
+    assert_true(config_value_is_host(c->hostname));
+    if (config_value_is_host(own))
+        assert_string_equal(c->hostname, own);
+    assert_string_equal(c->user, "outtray");
+    assert_string_equal(c->spool, "/var/spool/outtray");
+    assert_int_equal(c->log_level, LOG_LEVEL_INFO);
+    assert_int_equal(c->log_target, LOG_TARGET_STDERR);
+    assert_int_equal(c->spool_max, 10 * GB);
+    assert_int_equal(c->spool_min_free, 200 * MB);
+    assert_int_equal(c->stop_ms, 30000);
+    assert_int_equal(c->give_up_ms, 5ull * 24 * 3600 * 1000);
+    assert_int_equal(c->uncertain_wait_ms, 15 * 60 * 1000);
+    assert_int_equal(c->max_size, 0);
+    assert_int_equal(c->max_recipients, 500);
+    assert_int_equal(c->max_sessions, 1000);
+    assert_int_equal(c->max_sessions_per_device, 50);
+    assert_int_equal(c->idle_ms, 10 * 60 * 1000);
+    assert_string_equal(c->socket, "/run/outtray/control.sock");
+
+    assert_int_equal(c->listener_count, 1);
+    assert_string_equal(c->listeners[0].address, "");
+    assert_int_equal(c->listeners[0].port, 25);
+    assert_int_equal(c->device_count, 0);
+    assert_int_equal(c->route_count, 1);
+    assert_string_equal(c->routes[0].name, "default");
+    assert_int_equal(c->routes[0].mailbox_count, 1);
+    assert_int_equal(c->routes[0].mailboxes[0], 0);
+    config_free(c);
+}
+
+static void the_default_networks_are_loopback_and_what_net_calls_private(void **state)
+{
+    static const char *const probes[] = {"127.0.0.1",   "::1",         "10.2.3.4",    "172.31.0.1",
+                                         "172.32.0.1",  "192.168.9.9", "169.254.1.1", "8.8.8.8",
+                                         "fd12::1",     "fe80::1",     "2001:db8::1", "100.64.0.1",
+                                         "192.169.1.1", "fec0::1",     "11.0.0.1"};
+    struct config *c = parse_good(MAILBOX);
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(probes); i++) {
+        struct net_address a;
+
+        assert_true(net_parse(probes[i], &a));
+        assert_int_equal(net_ranges_have(&c->allow, &a), net_is_private(&a) || net_is_loopback(&a));
+    }
+    config_free(c);
+}
+
+static const char everything[] = "[relay]\n"
+                                 "hostname = relay.example.com\n"
+                                 "user = nobody\n"
+                                 "spool = /srv/spool\n"
+                                 "log_level = debug\n"
+                                 "log_target = syslog\n"
+                                 "spool_max = 2G\n"
+                                 "spool_min_free = 1MB\n"
+                                 "stop_time = 2m\n"
+                                 "give_up = 3d\n"
+                                 "uncertain_wait = 0s\n"
+                                 "[listener lan]\n"
+                                 "address = 192.168.1.2\n"
+                                 "port = 2525\n"
+                                 "[listener six]\n"
+                                 "address = fd00::2\n"
+                                 "[devices]\n"
+                                 "allow = 192.168.0.0/16\n"
+                                 "max_size = 100MB\n"
+                                 "max_recipients = 10\n"
+                                 "max_sessions = 20\n"
+                                 "max_sessions_per_device = 5\n"
+                                 "idle_time = 5m\n"
+                                 "[device alarm]\n"
+                                 "address = 192.168.1.20, 192.168.2.0/24\n"
+                                 "lane = urgent\n"
+                                 "route = alarms\n"
+                                 "[mailbox office]\n"
+                                 "address = scans@example.com\n"
+                                 "[mailbox hub]\n"
+                                 "provider = custom\n"
+                                 "host = mail.example.net\n"
+                                 "port = 465\n"
+                                 "tls = implicit\n"
+                                 "auth = none\n"
+                                 "address = alarm@example.net\n"
+                                 "login = alarm-login\n"
+                                 "password_file = /etc/outtray/hub\n"
+                                 "ca_file = /etc/outtray/ca.pem\n"
+                                 "helo = out.example.net\n"
+                                 "connections = 7\n"
+                                 "messages_per_minute = 8\n"
+                                 "recipients_per_day = 9\n"
+                                 "max_size = 20MB\n"
+                                 "[route alarms]\n"
+                                 "mailboxes = hub, office\n"
+                                 "[route default]\n"
+                                 "mailboxes = office\n"
+                                 "[api]\n"
+                                 "socket = /run/x/y.sock\n";
+
+static void every_key_reaches_its_field(void **state)
+{
+    struct config *c = parse_good(everything);
+    const struct config_mailbox *mb = &c->mailboxes[1];
+    struct net_address a;
+
+    (void)state;
+    assert_string_equal(c->hostname, "relay.example.com");
+    assert_string_equal(c->user, "nobody");
+    assert_string_equal(c->spool, "/srv/spool");
+    assert_int_equal(c->log_level, LOG_LEVEL_DEBUG);
+    assert_int_equal(c->log_target, LOG_TARGET_SYSLOG);
+    assert_int_equal(c->spool_max, 2 * GB);
+    assert_int_equal(c->spool_min_free, MB);
+    assert_int_equal(c->stop_ms, 120000);
+    assert_int_equal(c->give_up_ms, 3 * 24 * 3600 * 1000);
+    assert_int_equal(c->uncertain_wait_ms, 0);
+    assert_int_equal(c->listener_count, 2);
+    assert_string_equal(c->listeners[0].name, "lan");
+    assert_string_equal(c->listeners[0].address, "192.168.1.2");
+    assert_int_equal(c->listeners[0].port, 2525);
+    assert_string_equal(c->listeners[1].address, "fd00::2");
+    assert_int_equal(c->listeners[1].port, 25);
+    assert_int_equal(c->listeners[1].line, 15);
+    assert_true(net_parse("10.0.0.1", &a));
+    assert_false(net_ranges_have(&c->allow, &a));
+    assert_int_equal(c->max_size, 100 * MB);
+    assert_int_equal(c->max_recipients, 10);
+    assert_int_equal(c->max_sessions, 20);
+    assert_int_equal(c->max_sessions_per_device, 5);
+    assert_int_equal(c->idle_ms, 300000);
+    assert_int_equal(c->device_count, 1);
+    assert_string_equal(c->devices[0].name, "alarm");
+    assert_int_equal(c->devices[0].addresses.count, 2);
+    assert_int_equal(c->devices[0].lane, LANE_URGENT);
+    assert_string_equal(c->devices[0].route, "alarms");
+    assert_string_equal(mb->provider, "custom");
+    assert_string_equal(mb->host, "mail.example.net");
+    assert_int_equal(mb->port, 465);
+    assert_int_equal(mb->tls, CONFIG_TLS_IMPLICIT);
+    assert_int_equal(mb->auth, CONFIG_AUTH_NONE);
+    assert_string_equal(mb->address, "alarm@example.net");
+    assert_string_equal(mb->login, "alarm-login");
+    assert_string_equal(mb->password_file, "/etc/outtray/hub");
+    assert_string_equal(mb->ca_file, "/etc/outtray/ca.pem");
+    assert_string_equal(mb->helo, "out.example.net");
+    assert_int_equal(mb->connections, 7);
+    assert_int_equal(mb->messages_per_minute, 8);
+    assert_int_equal(mb->recipients_per_day, 9);
+    assert_int_equal(mb->max_size, 20 * MB);
+    assert_string_equal(c->socket, "/run/x/y.sock");
+    config_free(c);
+}
+
+static void every_row_has_a_key_in_that_file(void **state)
+{
+    size_t count;
+    const struct config_row *rows = config_rows(&count);
+    char line[80];
+
+    (void)state;
+    for (size_t i = 0; i < count; i++) {
+        (void)snprintf(line, sizeof line, "\n%s = ", rows[i].key);
+        if (strstr(everything, line) == NULL)
+            fail_msg("%s is not tested", rows[i].key);
+    }
+}
+
+static void the_default_route_comes_first_and_keeps_the_order_of_the_rest(void **state)
+{
+    struct config *c = parse_good(MAILBOX "[mailbox b]\naddress = b@example.com\n"
+                                          "[route one]\nmailboxes = b\n"
+                                          "[route two]\nmailboxes = office\n"
+                                          "[route default]\nmailboxes = b, office\n");
+
+    (void)state;
+    assert_int_equal(c->route_count, 3);
+    assert_string_equal(c->routes[0].name, "default");
+    assert_int_equal(c->routes[0].mailbox_count, 2);
+    assert_int_equal(c->routes[0].mailboxes[0], 1);
+    assert_int_equal(c->routes[0].mailboxes[1], 0);
+    assert_string_equal(c->routes[1].name, "one");
+    assert_string_equal(c->routes[2].name, "two");
+    config_free(c);
+}
+
+static void without_a_default_route_there_is_one_of_all_mailboxes(void **state)
+{
+    struct config *c = parse_good(MAILBOX "[mailbox b]\naddress = b@example.com\n"
+                                          "[route one]\nmailboxes = b\n");
+
+    (void)state;
+    assert_int_equal(c->route_count, 2);
+    assert_string_equal(c->routes[0].name, "default");
+    assert_int_equal(c->routes[0].mailbox_count, 2);
+    assert_int_equal(c->routes[0].line, 0);
+    assert_string_equal(c->routes[1].name, "one");
+    config_free(c);
+}
+
+static void custom_takes_its_own_defaults(void **state)
+{
+    struct config *c = parse_good("[mailbox m]\nprovider = custom\nhost = mail.example.com\n"
+                                  "address = a@example.com\n");
+
+    (void)state;
+    assert_int_equal(c->mailboxes[0].port, 587);
+    assert_int_equal(c->mailboxes[0].connections, 3);
+    assert_int_equal(c->mailboxes[0].messages_per_minute, 0);
+    assert_int_equal(c->mailboxes[0].recipients_per_day, 0);
+    assert_int_equal(c->mailboxes[0].max_size, 35 * MB);
+    config_free(c);
+}
+
+static void an_empty_user_means_to_stay_who_we_are(void **state)
+{
+    struct config *c = parse_good("[relay]\nuser =\n" MAILBOX);
+
+    (void)state;
+    assert_string_equal(c->user, "");
+    config_free(c);
+}
+
+/* ---- the text ---- */
+
+static const struct {
+    const char *name;
+    const char *text;
+} shapes[] = {
+    {"CR LF line ends", "[relay]\r\nspool = /a b\r\n[mailbox m]\r\naddress = a@b.example\r\n"},
+    {"no line end at the end", "[mailbox m]\naddress = a@b.example\n[relay]\nspool = /a b"},
+    {"a byte-order mark",
+     "\xef\xbb\xbf[relay]\nspool = /a b\n[mailbox m]\naddress = a@b.example\n"},
+    {"a byte-order mark and CR LF",
+     "\xef\xbb\xbf# x\r\n[relay]\r\nspool = /a b\r\n[mailbox m]\r\naddress = a@b.example"},
+    {"indented keys and sections",
+     "  [relay]\n    spool = /a b\n\t[mailbox m]\n\t\taddress = a@b.example\n\t\tport = 587\n"},
+    {"comments and empty lines",
+     "# one\n; two\n\n   \n  # three\n[relay] ; why\n[mailbox m] # so\naddress = a@b.example ; "
+     "who\n"
+     "[api]\n[devices]\n[device d]\naddress = 10.0.0.1\n[listener l]\n"},
+    {"no blanks at all", "[relay]\nspool=/a b\n[mailbox m]\naddress=a@b.example"},
+    {"colons and wide blanks",
+     "[ relay ]\nspool :  /a b  \n[ mailbox   m ]\naddress: a@b.example\n"},
+    {"a comment without a line end", "[mailbox m]\naddress = a@b.example\n#"},
+    {"a section name at the very limit and longer than inih's",
+     "[mailbox m]\naddress = a@b.example\n"
+     "[device aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa]\naddress = "
+     "10.0.0.1\n"
+     "[device aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab]\naddress = "
+     "10.0.0.2\n"},
+};
+
+static void files_come_in_many_shapes(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(shapes); i++) {
+        struct config *c;
+
+        print_message("  %s\n", shapes[i].name);
+        c = parse_good(shapes[i].text);
+        assert_string_equal(c->mailboxes[0].name, "m");
+        assert_string_equal(c->mailboxes[0].address, "a@b.example");
+        if (strstr(shapes[i].text, "spool") != NULL)
+            assert_string_equal(c->spool, "/a b");
+        config_free(c);
+    }
+}
+
+static void lists_go_on_in_another_line(void **state)
+{
+    struct config *c = parse_good(MAILBOX "[devices]\nallow = 10.0.0.0/8\nallow = fd00::/8, ::1\n"
+                                          "[mailbox b]\naddress = b@example.com\n"
+                                          "[route default]\nmailboxes = b\nmailboxes = office\n");
+
+    (void)state;
+    assert_int_equal(c->allow.count, 3);
+    assert_int_equal(c->routes[0].mailbox_count, 2);
+    config_free(c);
+}
+
+/* A good file whose fourth line has that length and ends in 'y'. */
+static void text_with_line(char *out, size_t len)
+{
+    size_t n = (size_t)sprintf(out, MAILBOX "[relay]\nspool = /");
+    size_t rest = len - strlen("spool = /");
+
+    memset(out + n, 'x', rest - 1);
+    memcpy(out + n + rest - 1, "y\n[api]\n", sizeof "y\n[api]\n");
+}
+
+static void a_line_of_the_greatest_length_is_read_whole(void **state)
+{
+    char text[CONFIG_LINE_MAX + 200];
+    struct config *c;
+
+    (void)state;
+    text_with_line(text, CONFIG_LINE_MAX);
+    c = parse_good(text);
+    assert_int_equal(strlen(c->spool), CONFIG_LINE_MAX - strlen("spool = "));
+    assert_int_equal(c->spool[strlen(c->spool) - 1], 'y');
+    config_free(c);
+}
+
+static void a_longer_line_is_a_mistake(void **state)
+{
+    char text[CONFIG_LINE_MAX + 200];
+
+    (void)state;
+    text_with_line(text, CONFIG_LINE_MAX + 1);
+    expect_mistakes(text,
+                    "test.conf:4: the line has 198 characters and at most 197 can be read; a list "
+                    "may be spread over several lines, each with the key in front\n");
+}
+
+static void a_long_comment_is_none(void **state)
+{
+    char text[4 * CONFIG_LINE_MAX];
+    int n = sprintf(text, MAILBOX "# ");
+    struct config *c;
+
+    (void)state;
+    memset(text + n, 'x', sizeof text - (size_t)n - 1);
+    text[sizeof text - 1] = '\0';
+    c = parse_good(text);
+    config_free(c);
+}
+
+struct cut {
+    size_t longest;
+};
+
+static int note_value(void *user, const char *section, const char *name, const char *value)
+{
+    struct cut *cut = user;
+
+    (void)section;
+    (void)name;
+    if (strlen(value) > cut->longest)
+        cut->longest = strlen(value);
+    return 1;
+}
+
+/* What the packaged library takes, so that a build of it with smaller limits is noticed here. */
+static void the_inih_library_takes_lines_as_long_as_ours(void **state)
+{
+    char text[CONFIG_LINE_MAX + 16];
+    struct cut cut = {0};
+
+    (void)state;
+    memcpy(text, "[s]\nk=", 6);
+    memset(text + 6, 'x', CONFIG_LINE_MAX - 2);
+    memcpy(text + 6 + CONFIG_LINE_MAX - 2, "\r\n", 3);
+    assert_int_equal(ini_parse_string(text, note_value, &cut), 0);
+    assert_int_equal(cut.longest, CONFIG_LINE_MAX - 2);
+}
+
+/* ---- mistakes ---- */
+
+static const struct {
+    const char *name;
+    const char *text;
+    const char *mistakes;
+} wrong[] = {
+    {"no mailbox", "[relay]\n",
+     "test.conf: there is no mailbox to send through; add a section [mailbox office] with address "
+     "= "
+     "scans@example.com and password_file = /etc/outtray/office.password\n"},
+    {"a misspelt section", "[mailbx office]\naddress = a@b.example\n",
+     "test.conf:1: there is no section [mailbx office]; did you mean [mailbox office]?\n"},
+    {"a section in capitals", MAILBOX "[Relay]\n",
+     "test.conf:3: there is no section [Relay]; did you mean [relay]?\n"},
+    {"a section of another world", MAILBOX "[kerberos]\nspool = /x\nnonsense\n",
+     "test.conf:3: there is no section [kerberos]; there are [relay], [listener NAME], [devices], "
+     "[device NAME], [mailbox NAME], [route NAME] and [api]\n"
+     "test.conf:5: the line is neither a [section] nor key = value; a comment starts with #\n"},
+    {"a section without its name", MAILBOX "[device]\naddress = 10.0.0.1\n",
+     "test.conf:3: [device] needs a name, such as [device printer-1st-floor]\n"},
+    {"a section with a name too many", MAILBOX "[relay main]\n",
+     "test.conf:3: [relay] takes no name; write [relay]\n"},
+    {"a name of two words", MAILBOX "[device front door]\naddress = 10.0.0.1\n",
+     "test.conf:3: a name is at most 63 letters, digits, '-', '_' and '.', such as [device "
+     "printer-1st-floor]\n"},
+    {"the same section twice", MAILBOX "[mailbox office]\naddress = b@b.example\n",
+     "test.conf:3: [mailbox office] is there already, at line 1; put the keys there\n"},
+    {"a bracket missing", MAILBOX "[relay\nspool = /x\n",
+     "test.conf:3: the ] is missing; write a section as [relay] or [mailbox office]\n"},
+    {"text behind a section", MAILBOX "[relay] spool = /x\n",
+     "test.conf:3: there is text after the ]; write a section as [relay] or [mailbox office]\n"},
+    {"a key before any section", "spool = /x\n" MAILBOX,
+     "test.conf:1: spool stands before the first [section]; is there still a # in front of the "
+     "section's line?\n"},
+    {"a line of words", MAILBOX "please deliver\n",
+     "test.conf:3: the line is neither a [section] nor key = value; a comment starts with #\n"},
+    {"a value without a key", MAILBOX "= x\n",
+     "test.conf:3: the line is neither a [section] nor key = value; a comment starts with #\n"},
+    {"a control character",
+     MAILBOX "login = a\x01"
+             "b\n",
+     "test.conf:3: the line holds a control character; save the file as plain text (UTF-8)\n"},
+    {"a misspelt key", MAILBOX "conections = 3\n",
+     "test.conf:3: there is no key conections in [mailbox office]; did you mean connections?\n"},
+    {"a key with hyphens", MAILBOX "max-size = 3\n",
+     "test.conf:3: there is no key max-size in [mailbox office]; did you mean max_size?\n"},
+    {"a key of another section", MAILBOX "[relay]\nport = 25\n",
+     "test.conf:4: there is no key port in [relay]; it belongs in [mailbox NAME] or [listener "
+     "NAME]\n"},
+    {"an unheard-of key", MAILBOX "colour = blue\n",
+     "test.conf:3: there is no key colour in [mailbox office]; see outtray.conf(5)\n"},
+    {"the password itself", MAILBOX "password = hunter2\n",
+     "test.conf:3: there is no key password in [mailbox office]: the password does not belong in "
+     "this file, which is copied, shown and mailed around; write it to a file of its own "
+     "(root:outtray, mode 640) and name that with password_file\n"},
+    {"another word for a key", MAILBOX "username = x\n",
+     "test.conf:3: there is no key username in [mailbox office]: the key is login, or only address "
+     "when both are the same\n"},
+    {"the same key twice", MAILBOX "port = 587\nlogin = x\nport = 25\n",
+     "test.conf:5: port is there already, at line 3; take one of them out\n"},
+    {"a comment as elsewhere", MAILBOX "port = 587 # submission\n",
+     "test.conf:3: port: a comment behind a value starts with ; and not with #\n"},
+    {"no value", MAILBOX "port =\n",
+     "test.conf:3: port has no value; write one or take the line out\n"},
+    {"a required key missing", "[mailbox office]\n[device d]\n",
+     "test.conf:1: [mailbox office] needs address; write a line such as address = "
+     "scans@example.com\n"
+     "test.conf:2: [device d] needs address; write a line such as address = 192.168.1.20, "
+     "192.168.1.30-192.168.1.39\n"},
+    {"a custom mailbox without a host", "[mailbox m]\nprovider = custom\naddress = a@b.example\n",
+     "test.conf:1: [mailbox m] needs host, because its provider is custom; write a line such as "
+     "host "
+     "= mail.example.com\n"},
+    {"an unknown provider", MAILBOX "provider = ofice365\n",
+     "test.conf:3: provider = ofice365: there is no such one; did you mean office365?\n"},
+    {"a provider we have not", MAILBOX "provider = aol\n",
+     "test.conf:3: provider = aol: there is no such one; write one of: office365 custom\n"},
+    {"a port out of range", MAILBOX "port = 70000\n",
+     "test.conf:3: port = 70000: write a port from 1 to 65535\n"},
+    {"a number out of range", MAILBOX "connections = 0\n",
+     "test.conf:3: connections = 0: write a number from 1 to 100\n"},
+    {"a number with a unit", MAILBOX "connections = 3x\n",
+     "test.conf:3: connections = 3x: write a number from 1 to 100\n"},
+    {"a negative number", MAILBOX "connections = -3\n",
+     "test.conf:3: connections = -3: write a number from 1 to 100\n"},
+    {"a huge number", MAILBOX "connections = 99999999999999999999999999\n",
+     "test.conf:3: connections = 99999999999999999999999999: write a number from 1 to 100\n"},
+    {"a size above the ceiling", MAILBOX "max_size = 200MB\n",
+     "test.conf:3: max_size = 200MB: write a size from 64KB to 150MB\n"},
+    {"no size", MAILBOX "max_size = big\n",
+     "test.conf:3: max_size = big: this is not a size; write one such as 512K, 35MB or 1G\n"},
+    {"a time without a unit", MAILBOX "[relay]\ngive_up = 5\n",
+     "test.conf:4: give_up = 5: this is not a time; write a number with its unit, such as 30s, 5m, "
+     "2h "
+     "or 5d\n"},
+    {"a time out of range", MAILBOX "[relay]\ngive_up = 90d\n",
+     "test.conf:4: give_up = 90d: write a time from 1m to 60d\n"},
+    {"no such choice", MAILBOX "tls = none\n",
+     "test.conf:3: tls = none: write one of: starttls implicit\n"},
+    {"a relative path", MAILBOX "password_file = secret\n",
+     "test.conf:3: password_file = secret: this is not an absolute path; write one that starts "
+     "with "
+     "/\n"},
+    {"a URL for a host", MAILBOX "host = smtp://mail.example.com\n",
+     "test.conf:3: host = smtp://mail.example.com: this is neither a host name nor an IP address; "
+     "write it without protocol, port or brackets, such as mail.example.com\n"},
+    {"a name for an address", MAILBOX "[listener l]\naddress = eth0\n",
+     "test.conf:4: address = eth0: this is not an IP address; write one such as 192.168.1.10 or "
+     "fd00::10\n"},
+    {"no mail address", "[mailbox m]\naddress = scans\n",
+     "test.conf:2: address = scans: this is not a mail address; write one such as "
+     "scans@example.com\n"},
+    {"no range", MAILBOX "[devices]\nallow = 10.0.0.0/8, 192.168.1.*\n",
+     "test.conf:4: allow = 10.0.0.0/8, 192.168.1.*: \"192.168.1.*\" is neither an address nor a "
+     "range; "
+     "write 192.168.1.20, 192.168.1.0/24 or 192.168.1.20-192.168.1.40, with commas between them\n"},
+    {"an empty item", MAILBOX "[devices]\nallow = 10.0.0.0/8,,::1\n",
+     "test.conf:4: allow = 10.0.0.0/8,,::1: \"\" is neither an address nor a range; write "
+     "192.168.1.20, 192.168.1.0/24 or 192.168.1.20-192.168.1.40, with commas between them\n"},
+    {"a route to nowhere", MAILBOX "[route default]\nmailboxes = offce\n",
+     "test.conf:4: there is no [mailbox offce]; did you mean office?\n"},
+    {"a route to a mailbox of which the heading is wrong",
+     MAILBOX "[mailbx b]\naddress = b@b.example\n[route default]\nmailboxes = office, b\n",
+     "test.conf:3: there is no section [mailbx b]; did you mean [mailbox b]?\n"},
+    {"a route that names one twice", MAILBOX "[route r]\nmailboxes = office, office\n",
+     "test.conf:4: mailboxes: office is named twice\n"},
+    {"a device on no route", MAILBOX "[device d]\naddress = 10.0.0.1\nroute = fast\n",
+     "test.conf:5: there is no [route fast]; add that section\n"},
+    {"two devices at one address",
+     MAILBOX "[device a]\naddress = 10.0.0.1, 10.0.0.0/24\n[device b]\naddress = 10.0.0.5/24\n",
+     "test.conf:5: [device b] has the same address or range (10.0.0.0) as [device a], at line 3; "
+     "take "
+     "one of them out\n"},
+    {"two listeners in one place", MAILBOX "[listener a]\n[listener b]\nport = 25\n",
+     "test.conf:4: [listener b] has the address and port of [listener a], at line 3; change one of "
+     "them\n"},
+    {"a socket path that is too long",
+     MAILBOX
+     "[api]\nsocket = /xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+     "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n",
+     "test.conf: [api] socket: a unix socket's path has at most 107 characters\n"},
+};
+
+static void a_mistake_says_where_what_and_what_to_write_instead(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(wrong); i++) {
+        print_message("  %s\n", wrong[i].name);
+        expect_mistakes(wrong[i].text, wrong[i].mistakes);
+    }
+}
+
+static void all_mistakes_come_at_once_in_the_order_of_the_file(void **state)
+{
+    (void)state;
+    expect_mistakes(
+        "[devices]\n"
+        "idle_time = 3\n"
+        "nonsense\n"
+        "[device d]\n"
+        "route = nowhere\n"
+        "[relay]\n"
+        "log_level = loud\n"
+        "spol = /x\n",
+        "test.conf:2: idle_time = 3: this is not a time; write a number with its unit, "
+        "such as 30s, 5m, 2h or 5d\n"
+        "test.conf:3: the line is neither a [section] nor key = value; a comment starts "
+        "with #\n"
+        "test.conf:4: [device d] needs address; write a line such as address = "
+        "192.168.1.20, 192.168.1.30-192.168.1.39\n"
+        "test.conf:5: there is no [route nowhere]; add that section\n"
+        "test.conf:7: log_level = loud: write one of: error warn info debug\n"
+        "test.conf:8: there is no key spol in [relay]; did you mean spool?\n"
+        "test.conf: there is no mailbox to send through; add a section [mailbox office] "
+        "with address = scans@example.com and password_file = "
+        "/etc/outtray/office.password\n");
+}
+
+static void beyond_a_hundred_mistakes_are_counted(void **state)
+{
+    char text[8 * 1024] = MAILBOX;
+    struct result r;
+    size_t lines = 0;
+
+    (void)state;
+    for (int i = 0; i < CONFIG_MISTAKES_MAX + 7; i++)
+        strcat(text, "nonsense\n");
+    r = parse_n(text, strlen(text));
+    assert_null(r.config);
+    for (const char *p = r.mistakes; *p != '\0'; p++)
+        lines += *p == '\n';
+    assert_int_equal(lines, CONFIG_MISTAKES_MAX + 1);
+    assert_non_null(strstr(r.mistakes, "\ntest.conf: and 7 more\n"));
+    free(r.mistakes);
+}
+
+static void text_in_another_encoding_is_told(void **state)
+{
+    static const char wide[] = "\xff\xfe[\0r\0e\0l\0a\0y\0]\0";
+    static const char nul[] = MAILBOX "login = a\0b\n";
+    struct result r = parse_n(wide, sizeof wide - 1);
+
+    (void)state;
+    assert_null(r.config);
+    assert_non_null(strstr(r.mistakes, "test.conf:1: the file is UTF-16 text; save it as UTF-8\n"));
+    free(r.mistakes);
+    r = parse_n(nul, sizeof nul - 1);
+    assert_null(r.config);
+    assert_non_null(strstr(r.mistakes, "test.conf:3: the line holds a control character"));
+    free(r.mistakes);
+}
+
+static void too_many_sections_are_refused_once(void **state)
+{
+    size_t size = (CONFIG_SECTIONS_MAX + 100) * 32;
+    char *text = malloc(size);
+    struct result r;
+    size_t len = 0;
+
+    (void)state;
+    assert_non_null(text);
+    for (int i = 0; i < CONFIG_SECTIONS_MAX + 10; i++)
+        len += (size_t)snprintf(text + len, size - len, "[listener l%d]\nport = %d\n", i, i + 1);
+    r = parse_n(text, len);
+    assert_null(r.config);
+    assert_string_equal(r.mistakes, "test.conf:8193: there are more than 4096 sections\n"
+                                    "test.conf: there is no mailbox to send through; add a section "
+                                    "[mailbox office] with address = scans@example.com and "
+                                    "password_file = /etc/outtray/office.password\n");
+    free(r.mistakes);
+    free(text);
+}
+
+static void any_bytes_are_survived(void **state)
+{
+    char text[400];
+    unsigned seed = 12345;
+
+    (void)state;
+    for (int round = 0; round < 5000; round++) {
+        static const char alphabet[] = "[]=;#:, \n\n\r\t\"'.-/ab0mailbox address\xff\xc3\x01\0";
+        size_t len;
+        struct result r;
+
+        for (len = 0; len < sizeof text; len++) {
+            seed = seed * 1103515245 + 12345;
+            text[len] = alphabet[(seed >> 16) % (sizeof alphabet - 1)];
+        }
+        r = parse_n(text, len);
+        assert_true((r.config == NULL) == (*r.mistakes != '\0'));
+        config_free(r.config);
+        free(r.mistakes);
+    }
+}
+
+static void a_file_that_is_not_there_is_told_with_its_name(void **state)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+
+    (void)state;
+    assert_null(config_load("/nonexistent/outtray.conf", out));
+    assert_null(config_load("/tmp", out));
+    assert_int_equal(fclose(out), 0);
+    assert_string_equal(text,
+                        "/nonexistent/outtray.conf: cannot be read: No such file or directory\n"
+                        "/tmp: cannot be read: Is a directory\n");
+    free(text);
+}
+
+static void freeing_nothing_is_fine(void **state)
+{
+    (void)state;
+    config_free(NULL);
+}
+
+/* ---- values ---- */
+
+static void sizes_and_times_are_read_and_written(void **state)
+{
+    static const struct {
+        const char *text;
+        uint64_t octets;
+        const char *shown;
+    } sizes[] = {
+        {"0", 0, "0"},
+        {"35MB", 35 * MB, "35MB"},
+        {"35m", 35 * MB, "35MB"},
+        {"35 MiB", 35 * MB, "35MB"},
+        {"512K", 512 * KB, "512KB"},
+        {"1G", GB, "1GB"},
+        {"1024M", GB, "1GB"},
+        {"1000", 1000, "1000"},
+        {"2T", 2048 * GB, "2TB"},
+        {"1000B", 1000, "1000"},
+    };
+    static const struct {
+        const char *text;
+        uint64_t ms;
+        const char *shown;
+    } times[] = {
+        {"30s", 30000, "30s"}, {"90s", 90000, "90s"},   {"5m", 300000, "5m"},
+        {"2h", 7200000, "2h"}, {"5d", 432000000, "5d"}, {"1w", 604800000, "7d"},
+        {"0s", 0, "0s"},       {"60 m", 3600000, "1h"},
+    };
+    static const char *const bad[] = {
+        "", "s", "5", "5x", "-5s", "5s5", "1.5h", "99999999999999999s", "999999999999999w"};
+    char out[32];
+    uint64_t value;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        assert_true(config_value_size(sizes[i].text, &value));
+        assert_int_equal(value, sizes[i].octets);
+        config_value_size_text(value, out, sizeof out);
+        assert_string_equal(out, sizes[i].shown);
+    }
+    for (size_t i = 0; i < COUNT(times); i++) {
+        assert_true(config_value_time(times[i].text, &value));
+        assert_int_equal(value, times[i].ms);
+        config_value_time_text(value, out, sizeof out);
+        assert_string_equal(out, times[i].shown);
+    }
+    for (size_t i = 0; i < COUNT(bad); i++)
+        assert_false(config_value_time(bad[i], &value));
+    assert_false(config_value_size("999999999999999T", &value));
+}
+
+static void host_names_and_mail_addresses_follow_their_grammar(void **state)
+{
+    static const struct {
+        const char *text;
+        bool host;
+    } hosts[] = {
+        {"localhost", true},
+        {"smtp.office365.com", true},
+        {"a-b.example", true},
+        {"192.168.1.9", true},
+        {"fd00::9", true},
+        {"", false},
+        {"a..b", false},
+        {".a", false},
+        {"a.", false},
+        {"-a.example", false},
+        {"a-.example", false},
+        {"a_b.example", false},
+        {"mail.example:25", false},
+        {"[10.0.0.1]", false},
+        {"10.0.0.256", false},
+        {"192.168.1", false},
+        {"a b", false},
+        {"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.example", false},
+    };
+    static const struct {
+        const char *text;
+        bool mail;
+    } mails[] = {
+        {"a@b.example", true},
+        {"first.last+tag@b.example", true},
+        {"a'b@b.example", true},
+        {"", false},
+        {"a", false},
+        {"@b.example", false},
+        {"a@", false},
+        {"a@b@c.example", false},
+        {"<a@b.example>", false},
+        {"a b@c.example", false},
+        {"a@b_c.example", false},
+        {"a@10.0.0.1", false},
+        {"\xc3\xbc@b.example", false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(hosts); i++)
+        if (config_value_is_host(hosts[i].text) != hosts[i].host)
+            fail_msg("%s", hosts[i].text);
+    for (size_t i = 0; i < COUNT(mails); i++)
+        if (config_value_is_mail(mails[i].text) != mails[i].mail)
+            fail_msg("%s", mails[i].text);
+}
+
+static void the_nearest_word_is_near(void **state)
+{
+    static const char *const words[] = {"port", "host", "password_file", "connections"};
+    static const struct {
+        const char *word;
+        const char *nearest;
+    } rows[] = {
+        {"prot", "port"},
+        {"hosts", "host"},
+        {"HOST", "host"},
+        {"pasword-file", "password_file"},
+        {"conections", "connections"},
+        {"xyz", NULL},
+        {"", NULL},
+        {"p", NULL},
+        {"certificate", NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        const char *found = config_mistakes_nearest(rows[i].word, words, COUNT(words));
+
+        if (rows[i].nearest == NULL)
+            assert_null(found);
+        else if (found == NULL)
+            fail_msg("nothing is near %s", rows[i].word);
+        else
+            assert_string_equal(found, rows[i].nearest);
+    }
+}
+
+/* ---- rows, sample and manual page ---- */
+
+static void rows_hold_together(void **state)
+{
+    size_t count;
+    const struct config_row *rows = config_rows(&count);
+
+    (void)state;
+    for (size_t i = 0; i < count; i++) {
+        const struct config_row *r = &rows[i];
+
+        print_message("  %s %s\n", r->section, r->key);
+        assert_non_null(config_kind_find(r->section));
+        assert_ptr_equal(config_row_find(r->section, r->key), r); /* nothing is there twice */
+        assert_true(strlen(r->help) > 10 && r->help[strlen(r->help) - 1] == '.');
+        assert_true(*r->fallback != '\0' || (r->example != NULL && *r->example != '\0'));
+        assert_true(r->type != CONFIG_CHOICE || r->choices != NULL);
+        assert_true(r->min <= r->max);
+        assert_true(!r->required || *r->fallback == '\0');
+    }
+}
+
+static void rows_of_a_mailbox_show_what_office365_has(void **state)
+{
+    const struct provider *p = provider_find("office365");
+    char text[32];
+
+    (void)state;
+    assert_non_null(p);
+    assert_string_equal(config_row_find("mailbox", "provider")->fallback, p->name);
+    assert_string_equal(config_row_find("mailbox", "host")->fallback, p->host);
+    (void)snprintf(text, sizeof text, "%u", p->port);
+    assert_string_equal(config_row_find("mailbox", "port")->fallback, text);
+    assert_string_equal(config_row_find("mailbox", "tls")->fallback,
+                        p->implicit_tls ? "implicit" : "starttls");
+    (void)snprintf(text, sizeof text, "%u", p->connections);
+    assert_string_equal(config_row_find("mailbox", "connections")->fallback, text);
+    (void)snprintf(text, sizeof text, "%u", p->messages_per_minute);
+    assert_string_equal(config_row_find("mailbox", "messages_per_minute")->fallback, text);
+    (void)snprintf(text, sizeof text, "%u", p->recipients_per_day);
+    assert_string_equal(config_row_find("mailbox", "recipients_per_day")->fallback, text);
+    config_value_size_text(p->max_size, text, sizeof text);
+    assert_string_equal(config_row_find("mailbox", "max_size")->fallback, text);
+}
+
+static void the_choice_of_providers_is_all_of_them(void **state)
+{
+    const char *choices = config_row_find("mailbox", "provider")->choices;
+    char text[256] = "";
+    size_t count;
+    const struct provider *list = providers(&count);
+
+    (void)state;
+    for (size_t i = 0; i < count; i++) {
+        strcat(text, i > 0 ? " " : "");
+        strcat(text, list[i].name);
+    }
+    assert_string_equal(choices, text);
+}
+
+static char *written(void (*write)(FILE *))
+{
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+
+    assert_non_null(out);
+    write(out);
+    assert_int_equal(fclose(out), 0);
+    return text;
+}
+
+/* The kept file is the written one. With OUTTRAY_WRITE_DOCS=1 in the environment it becomes it. */
+static void expect_kept(const char *path, void (*write)(FILE *))
+{
+    char file[1024];
+    char *text = written(write);
+    size_t len = strlen(text);
+    char *kept = calloc(1, len + 2); /* one octet more than it should have */
+    FILE *f;
+
+    assert_non_null(kept);
+    (void)snprintf(file, sizeof file, "%s/%s", OUTTRAY_SOURCE_DIR, path);
+    if (getenv("OUTTRAY_WRITE_DOCS") != NULL) {
+        f = fopen(file, "w");
+        assert_non_null(f);
+        assert_int_equal(fwrite(text, 1, len, f), len);
+        assert_int_equal(fclose(f), 0);
+    }
+    f = fopen(file, "r");
+    if (f == NULL)
+        fail_msg("%s is not there; run this test with OUTTRAY_WRITE_DOCS=1", file);
+    kept[fread(kept, 1, len + 1, f)] = '\0';
+    (void)fclose(f);
+    if (strcmp(text, kept) != 0)
+        fail_msg("%s is not what the rows say; run this test with OUTTRAY_WRITE_DOCS=1", file);
+    free(kept);
+    free(text);
+}
+
+static void the_sample_file_is_what_the_rows_say(void **state)
+{
+    (void)state;
+    expect_kept("conf/outtray.conf", config_write_sample);
+}
+
+static void the_manual_page_is_what_the_rows_say(void **state)
+{
+    (void)state;
+    expect_kept("packaging/man/outtray.conf.5", config_write_manual);
+}
+
+static void the_sample_as_it_is_lacks_only_a_mailbox(void **state)
+{
+    char *sample = written(config_write_sample);
+    struct result r = parse_n(sample, strlen(sample));
+
+    (void)state;
+    assert_null(r.config);
+    assert_memory_equal(r.mistakes, "test.conf: there is no mailbox", 30);
+    assert_ptr_equal(strchr(r.mistakes, '\n'), r.mistakes + strlen(r.mistakes) - 1);
+    free(r.mistakes);
+    free(sample);
+}
+
+/* Takes the # off every line that holds no words of explanation. */
+static char *uncommented(const char *sample)
+{
+    char *text = calloc(1, strlen(sample) + 1);
+    char *p = text;
+
+    assert_non_null(text);
+    for (bool at_start = true; *sample != '\0'; sample++) {
+        if (!(at_start && sample[0] == '#' && sample[1] != ' ' && sample[1] != '\n'))
+            *p++ = *sample;
+        at_start = *sample == '\n';
+    }
+    return text;
+}
+
+static void the_sample_with_everything_taken_in_is_a_good_file(void **state)
+{
+    char *sample = written(config_write_sample);
+    char *text = uncommented(sample);
+    struct config *c = parse_good(text);
+
+    (void)state;
+    assert_string_equal(c->mailboxes[0].password_file, "/etc/outtray/office.password");
+    assert_int_equal(c->mailboxes[0].max_size, 35 * MB);
+    assert_int_equal(c->give_up_ms, 5ull * 24 * 3600 * 1000);
+    assert_int_equal(c->listeners[0].port, 25);
+    assert_int_equal(c->devices[0].addresses.count, 2);
+    config_free(c);
+    free(text);
+    free(sample);
+}
+
+static void the_smallest_example_is_a_good_file(void **state)
+{
+    struct config *c = config_load(OUTTRAY_SOURCE_DIR "/conf/examples/smallest.conf", stderr);
+
+    (void)state;
+    assert_non_null(c);
+    assert_int_equal(c->mailbox_count, 1);
+    assert_int_equal(c->listener_count, 1);
+    assert_true(c->listeners[0].line > 0);
+    assert_string_equal(c->mailboxes[0].provider, "office365");
+    assert_string_not_equal(c->mailboxes[0].password_file, "");
+    config_free(c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_mailbox_is_enough),
+        cmocka_unit_test(the_default_networks_are_loopback_and_what_net_calls_private),
+        cmocka_unit_test(every_key_reaches_its_field),
+        cmocka_unit_test(every_row_has_a_key_in_that_file),
+        cmocka_unit_test(the_default_route_comes_first_and_keeps_the_order_of_the_rest),
+        cmocka_unit_test(without_a_default_route_there_is_one_of_all_mailboxes),
+        cmocka_unit_test(custom_takes_its_own_defaults),
+        cmocka_unit_test(an_empty_user_means_to_stay_who_we_are),
+        cmocka_unit_test(files_come_in_many_shapes),
+        cmocka_unit_test(lists_go_on_in_another_line),
+        cmocka_unit_test(a_line_of_the_greatest_length_is_read_whole),
+        cmocka_unit_test(a_longer_line_is_a_mistake),
+        cmocka_unit_test(a_long_comment_is_none),
+        cmocka_unit_test(the_inih_library_takes_lines_as_long_as_ours),
+        cmocka_unit_test(a_mistake_says_where_what_and_what_to_write_instead),
+        cmocka_unit_test(all_mistakes_come_at_once_in_the_order_of_the_file),
+        cmocka_unit_test(beyond_a_hundred_mistakes_are_counted),
+        cmocka_unit_test(text_in_another_encoding_is_told),
+        cmocka_unit_test(too_many_sections_are_refused_once),
+        cmocka_unit_test(any_bytes_are_survived),
+        cmocka_unit_test(a_file_that_is_not_there_is_told_with_its_name),
+        cmocka_unit_test(freeing_nothing_is_fine),
+        cmocka_unit_test(sizes_and_times_are_read_and_written),
+        cmocka_unit_test(host_names_and_mail_addresses_follow_their_grammar),
+        cmocka_unit_test(the_nearest_word_is_near),
+        cmocka_unit_test(rows_hold_together),
+        cmocka_unit_test(rows_of_a_mailbox_show_what_office365_has),
+        cmocka_unit_test(the_choice_of_providers_is_all_of_them),
+        cmocka_unit_test(the_sample_file_is_what_the_rows_say),
+        cmocka_unit_test(the_manual_page_is_what_the_rows_say),
+        cmocka_unit_test(the_sample_as_it_is_lacks_only_a_mailbox),
+        cmocka_unit_test(the_sample_with_everything_taken_in_is_a_good_file),
+        cmocka_unit_test(the_smallest_example_is_a_good_file),
+    };
+
+    return cmocka_run_group_tests_name("config", tests, NULL, NULL);
+}

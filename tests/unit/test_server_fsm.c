@@ -1,0 +1,545 @@
+/* What dialogues (tests/dialogs/) cannot say: effects, answers that are due, phases, limits. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "relay/intake/server_fsm.h"
+#include "tests/unit/session_driver.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+#define TO_DATA    "MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
+#define OK_TO_DATA "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n"
+
+static void begin(struct session_driver *d)
+{
+    struct server_settings settings = driver_settings();
+
+    driver_init(d, &settings);
+    assert_string_equal(driver_heard(d), "220 relay.example ESMTP Outtray\r\n");
+}
+
+static void the_commit_and_nothing_else_sends_the_250(void **state)
+{
+    struct session_driver d;
+
+    (void)state;
+    begin(&d);
+    d.by_hand = true;
+    driver_text(&d, TO_DATA "Subject: x\r\n\r\ny\r\n.\r\nNOOP\r\n");
+    assert_string_equal(driver_heard(&d), OK_TO_DATA);
+    assert_true(server_fsm_is_waiting(d.fsm));
+    assert_string_equal(bytes_string(&d.input), "NOOP\r\n"); /* stays with the caller */
+    driver_text(&d, "NOOP\r\n");
+    assert_string_equal(driver_heard(&d), "");
+    assert_int_equal(d.commits, 0);
+    driver_committed(&d);
+    assert_string_equal(driver_heard(&d), "250 2.0.0 Ok: queued as 4f2a\r\n"
+                                          "250 2.0.0 Ok\r\n250 2.0.0 Ok\r\n");
+    driver_done(&d);
+}
+
+static void nothing_is_consumed_while_an_answer_is_due(void **state)
+{
+    static const char text[] = TO_DATA "x";
+    struct server_settings settings = driver_settings();
+    struct server_fsm *f = server_fsm_new(&settings);
+    struct server_effect effect;
+    size_t at = 0;
+    size_t used;
+
+    (void)state;
+    server_fsm_start(f, &effect);
+    do {
+        server_fsm_step(f, (const uint8_t *)text + at, strlen(text) - at, 0, &used, &effect);
+        at += used;
+    } while (effect.kind == SERVER_REPLY);
+    assert_int_equal(effect.kind, SERVER_OPEN);
+    assert_int_equal(at, strlen(TO_DATA));
+    assert_true(server_fsm_is_waiting(f));
+    server_fsm_step(f, (const uint8_t *)"x", 1, 0, &used, &effect);
+    assert_int_equal(effect.kind, SERVER_NOTHING);
+    assert_int_equal(used, 0);
+    server_fsm_opened(f, 1, NULL, &effect);
+    assert_int_equal(effect.kind, SERVER_REPLY);
+    assert_memory_equal(effect.text, "354 ", 4);
+    assert_false(server_fsm_is_waiting(f));
+    server_fsm_free(f);
+}
+
+/* The caller may pause behind any effect, and is called again only when input is left. */
+static void what_is_due_leaves_an_octet_of_the_input(void **state)
+{
+    static const char filler[] = "X-Filler: 0123456789012345678901234567890123456789\r\n";
+    struct session_driver d;
+    struct bytes mail;
+    size_t sent = 0;
+
+    (void)state;
+    begin(&d);
+    bytes_init(&mail, 1 << 20);
+    for (size_t i = 0; i < 4000; i++)
+        assert_true(bytes_append(&mail, filler, sizeof(filler) - 1));
+    assert_true(bytes_text(&mail, "\r\nbody\r\n.\r\n"));
+    driver_text(&d, TO_DATA);
+    (void)driver_heard(&d);
+    /* The driver asserts that an input used up has no effect behind it. */
+    for (size_t step = 1; sent < mail.len; step = step * 3 % 65521) {
+        size_t n = step < mail.len - sent ? step : mail.len - sent;
+
+        driver_feed(&d, mail.data + sent, n);
+        sent += n;
+    }
+    assert_string_equal(driver_heard(&d), "250 2.0.0 Ok: queued as 4f2a\r\n");
+    assert_true(d.stores > 10);
+    assert_memory_equal(d.content.data + d.content.len - 8, "\r\nbody\r\n", 8);
+    bytes_done(&mail);
+    driver_done(&d);
+}
+
+static void a_large_mail_is_stored_octet_for_octet(void **state)
+{
+    static const size_t pieces[] = {1448, 16384, 65536, 1000003};
+    enum { SIZE = 3 << 20 };
+    char *body = malloc(SIZE);
+
+    (void)state;
+    assert_non_null(body);
+    for (size_t i = 0; i < SIZE; i += 64) {
+        for (size_t k = 0; k < 62; k++)
+            body[i + k] = (char)('A' + (i / 64 * 7 + k) % 26);
+        body[i + 62] = '\r';
+        body[i + 63] = '\n';
+    }
+    for (size_t i = 0; i < COUNT(pieces); i++) {
+        struct session_driver d;
+
+        begin(&d);
+        driver_text(&d, TO_DATA "Subject: scan\r\n\r\n");
+        for (size_t at = 0; at < SIZE; at += pieces[i])
+            driver_feed(&d, body + at, pieces[i] < SIZE - at ? pieces[i] : SIZE - at);
+        driver_text(&d, ".\r\n");
+        assert_int_equal(d.commits, 1);
+        assert_true(d.content.len > SIZE);
+        assert_memory_equal(d.content.data + d.content.len - SIZE, body, SIZE);
+        assert_int_equal(server_fsm_envelope(d.fsm)->size, d.content.len);
+        assert_int_equal(server_fsm_envelope(d.fsm)->header_size, d.content.len - SIZE);
+        driver_done(&d);
+    }
+    free(body);
+}
+
+static void the_envelope_is_whole_at_the_commit_and_stays(void **state)
+{
+    struct session_driver d;
+    struct envelope *e;
+
+    (void)state;
+    begin(&d);
+    d.by_hand = true;
+    driver_text(&d, "EHLO printer\r\n" TO_DATA
+                    "Message-ID: (old) <1@x> \r\nSubject:\r\n long  one \r\n\r\n.\r\n");
+    e = server_fsm_envelope(d.fsm);
+    assert_string_equal(e->reverse_path, "a@b.example");
+    assert_int_equal(e->recipient_count, 1);
+    assert_string_equal(e->recipients[0].forward_path, "c@d.example");
+    assert_string_equal(e->device, "copier");
+    assert_string_equal(e->client, "192.168.1.21");
+    assert_string_equal(e->listener, "lan");
+    assert_string_equal(e->helo, "printer");
+    assert_string_equal(e->message_id, "<1@x>");
+    assert_string_equal(e->subject, "long  one");
+    assert_string_equal(e->repairs, "no_date");
+    assert_true(e->arrived_ms == DRIVER_WALL_MS);
+    assert_int_equal(e->size, d.content.len);
+    assert_true(envelope_set(&e->route, "default")); /* the caller's part */
+    driver_committed(&d);
+    assert_string_equal(server_fsm_envelope(d.fsm)->reverse_path, "a@b.example");
+    driver_text(&d, "RSET\r\n");
+    assert_int_equal(server_fsm_envelope(d.fsm)->recipient_count, 0);
+    driver_text(&d, "MAIL FROM:<>\r\n");
+    assert_string_equal(server_fsm_envelope(d.fsm)->route, "");
+    driver_done(&d);
+}
+
+static void a_subject_is_cut_for_people(void **state)
+{
+    struct session_driver d;
+    char text[700] = "Subject: ";
+
+    (void)state;
+    begin(&d);
+    memset(text + 9, 's', 500);
+    snprintf(text + 509, sizeof(text) - 509, "\r\n\r\n.\r\n");
+    driver_text(&d, TO_DATA);
+    driver_text(&d, text);
+    assert_int_equal(strlen(server_fsm_envelope(d.fsm)->subject), SERVER_SUBJECT_MAX);
+    strcpy(text + 509, "\r\n"); /* the mail has all of it */
+    assert_non_null(strstr(bytes_string(&d.content), text));
+    driver_done(&d);
+}
+
+static void a_header_too_large_passes_and_is_marked(void **state)
+{
+    static const char filler[] = "X-Filler: 0123456789012345678901234567890123456789\r\n";
+    struct session_driver d;
+
+    (void)state;
+    begin(&d);
+    driver_text(&d, TO_DATA "Subject: x\r\n");
+    for (size_t i = 0; i < 6000; i++)
+        driver_text(&d, filler);
+    driver_text(&d, "\r\nbody\r\n.\r\n");
+    assert_int_equal(d.commits, 1);
+    assert_int_equal(server_fsm_envelope(d.fsm)->header_size, 0);
+    assert_string_equal(server_fsm_envelope(d.fsm)->repairs, "header_too_large");
+    assert_string_equal(server_fsm_envelope(d.fsm)->subject, "x");
+    assert_null(strstr(bytes_string(&d.content), "Message-ID:"));
+    assert_memory_equal(d.content.data, "Received: ", 10);
+    driver_done(&d);
+}
+
+static void phases_and_predicates_follow_the_session(void **state)
+{
+    static const struct {
+        const char *send;
+        const char *phase;
+        bool idle;
+        bool in_mail_data;
+        bool waiting;
+    } rows[] = {
+        {"", "waiting for a command", true, false, false},
+        {"EHLO x\r\n", "waiting for a command", true, false, false},
+        {"MAIL FROM:<a@b.example>\r\n", "waiting for a recipient", false, false, false},
+        {"RCPT TO:<c@d.example>\r\n", "waiting for a recipient or DATA", false, false, false},
+        {"DATA\r\n", "receiving mail data", false, false, false},
+        {"S", "receiving mail data", false, true, false},
+        {"ubject: x\r\n\r\n.\r\n", "making the message durable", false, true, true},
+    };
+    struct session_driver d;
+
+    (void)state;
+    begin(&d);
+    d.by_hand = true;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        driver_text(&d, rows[i].send);
+        assert_string_equal(server_fsm_phase(d.fsm), rows[i].phase);
+        assert_int_equal(server_fsm_is_idle(d.fsm), rows[i].idle);
+        assert_int_equal(server_fsm_in_mail_data(d.fsm), rows[i].in_mail_data);
+        assert_int_equal(server_fsm_is_waiting(d.fsm), rows[i].waiting);
+    }
+    driver_committed(&d);
+    assert_true(server_fsm_is_idle(d.fsm));
+    assert_false(server_fsm_in_mail_data(d.fsm));
+    driver_text(&d, "QUIT\r\n");
+    assert_true(d.closed);
+    assert_string_equal(server_fsm_phase(d.fsm), "quit");
+    driver_done(&d);
+}
+
+static void a_shut_session_says_why_and_does_no_more(void **state)
+{
+    static const char *const before[] = {"", "MAIL FROM:<a@b.example>\r\n", TO_DATA,
+                                         TO_DATA "Subject: x\r\n\r\nhalf",
+                                         TO_DATA "Subject: x\r\n\r\n.\r\n"};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(before); i++) {
+        struct session_driver d;
+        struct server_effect effect;
+        size_t used;
+
+        begin(&d);
+        d.by_hand = true;
+        driver_text(&d, before[i]);
+        server_fsm_shut(d.fsm, "No input for 5 minutes", &effect);
+        assert_int_equal(effect.kind, SERVER_CLOSE);
+        assert_int_equal(effect.text_len,
+                         strlen("421 4.3.2 relay.example No input for 5 minutes\r\n"));
+        assert_memory_equal(effect.text, "421 4.3.2 relay.example No input for 5 minutes\r\n",
+                            effect.text_len);
+        assert_string_equal(server_fsm_phase(d.fsm), "No input for 5 minutes");
+        assert_false(server_fsm_is_waiting(d.fsm));
+        assert_false(server_fsm_in_mail_data(d.fsm));
+        server_fsm_step(d.fsm, (const uint8_t *)"NOOP\r\n", 6, 0, &used, &effect);
+        assert_int_equal(effect.kind, SERVER_NOTHING);
+        assert_int_equal(used, 6);
+        server_fsm_committed(d.fsm, 1, NULL, &effect); /* comes late: nobody hears it */
+        assert_int_equal(effect.kind, SERVER_NOTHING);
+        server_fsm_shut(d.fsm, "again", &effect);
+        assert_int_equal(effect.kind, SERVER_NOTHING);
+        driver_done(&d);
+    }
+}
+
+static void a_store_that_failed_is_refused_at_the_end_only(void **state)
+{
+    struct session_driver d;
+    struct error err = ERROR_INIT;
+
+    (void)state;
+    begin(&d);
+    driver_text(&d, TO_DATA "Subject: x\r\n\r\nhalf");
+    (void)driver_heard(&d);
+    error_set(&err, ERROR_LIMIT, "spool share of this device");
+    server_fsm_store_failed(d.fsm, &err);
+    d.message_open = false;
+    assert_true(server_fsm_in_mail_data(d.fsm));
+    assert_string_equal(server_fsm_phase(d.fsm), "receiving mail data that will be refused");
+    driver_text(&d, " and half\r\n");
+    assert_string_equal(driver_heard(&d), "");
+    driver_text(&d, ".\r\nNOOP\r\n");
+    assert_memory_equal(driver_heard(&d), "452 4.3.1 ", 10);
+    assert_int_equal(d.discards, 0); /* the caller has aborted it */
+    assert_int_equal(d.commits, 0);
+    driver_done(&d);
+}
+
+static void mail_over_the_limit_is_given_up_at_once(void **state)
+{
+    struct server_settings settings = driver_settings();
+    struct session_driver d;
+    char kilo[1024];
+
+    (void)state;
+    memset(kilo, 'x', sizeof(kilo));
+    settings.max_size = 100 * sizeof(kilo);
+    driver_init(&d, &settings);
+    driver_text(&d, TO_DATA "Subject: x\r\n\r\n");
+    (void)driver_heard(&d);
+    for (size_t i = 0; i < 99; i++)
+        driver_feed(&d, kilo, sizeof(kilo));
+    assert_int_equal(d.discards, 0);
+    driver_feed(&d, kilo, sizeof(kilo));
+    assert_int_equal(d.discards, 1);
+    assert_string_equal(driver_heard(&d), "");
+    for (size_t i = 0; i < 900; i++)
+        driver_feed(&d, kilo, sizeof(kilo));
+    driver_text(&d, "\r\n.\r\n");
+    assert_memory_equal(driver_heard(&d), "552 5.3.4 Message too large: the limit is 100 KB;", 48);
+    driver_done(&d);
+}
+
+static void mail_of_exactly_the_limit_passes(void **state)
+{
+    struct server_settings settings = driver_settings();
+    static const char text[] = "Subject: x\r\n\r\n0123456789\r\n";
+
+    (void)state;
+    for (size_t less = 0; less < 2; less++) {
+        struct session_driver d;
+
+        settings.max_size = strlen(text) - less;
+        driver_init(&d, &settings);
+        driver_text(&d, TO_DATA);
+        driver_text(&d, text);
+        driver_text(&d, ".\r\n");
+        assert_int_equal(d.commits, less == 0 ? 1 : 0);
+        driver_done(&d);
+    }
+}
+
+static void without_a_limit_any_size_is_taken(void **state)
+{
+    struct server_settings settings = driver_settings();
+    struct session_driver d;
+
+    (void)state;
+    settings.max_size = 0;
+    driver_init(&d, &settings);
+    driver_text(&d, "EHLO x\r\nMAIL FROM:<a@b.example> SIZE=99999999999\r\n");
+    assert_non_null(strstr(driver_heard(&d), "250-SIZE 0\r\n"));
+    assert_string_equal(server_fsm_phase(d.fsm), "waiting for a recipient");
+    driver_done(&d);
+}
+
+static void refused_mail_data_that_never_ends_ends_the_session(void **state)
+{
+    enum { MEGA = 1 << 20 };
+    struct server_settings settings = driver_settings();
+    struct session_driver d;
+    char *mega = malloc(MEGA);
+    size_t sent = 0;
+
+    (void)state;
+    assert_non_null(mega);
+    memset(mega, 'x', MEGA);
+    memset(mega, '\r', MEGA / 16); /* consumed without any output */
+    settings.max_size = 10;
+    driver_init(&d, &settings);
+    driver_text(&d, TO_DATA "0123456789012345678901234567890123456789\r\n");
+    (void)driver_heard(&d);
+    assert_int_equal(d.discards, 1);
+    for (; !d.closed && sent < 2 * SERVER_SWALLOW_MAX; sent += MEGA)
+        driver_feed(&d, mega, MEGA);
+    assert_true(d.closed);
+    assert_in_range(sent, SERVER_SWALLOW_MAX, SERVER_SWALLOW_MAX + 2 * MEGA);
+    assert_memory_equal(driver_heard(&d), "552 5.3.4 ", 10);
+    assert_string_equal(server_fsm_phase(d.fsm), "refused mail data did not end");
+    free(mega);
+    driver_done(&d);
+}
+
+static void bad_commands_are_forgiven_by_a_mail(void **state)
+{
+    struct session_driver d;
+
+    (void)state;
+    begin(&d);
+    for (size_t i = 0; i < SERVER_BAD_COMMANDS_MAX; i++)
+        driver_text(&d, "BAD\r\n");
+    driver_text(&d, TO_DATA ".\r\n");
+    assert_int_equal(d.commits, 1);
+    for (size_t i = 0; i < SERVER_BAD_COMMANDS_MAX; i++)
+        driver_text(&d, "BAD\r\n");
+    assert_false(d.closed);
+    driver_text(&d, "BAD\r\n");
+    assert_true(d.closed);
+    assert_string_equal(server_fsm_phase(d.fsm), "too many bad commands");
+    driver_done(&d);
+}
+
+static void refused_recipients_are_no_bad_commands(void **state)
+{
+    struct session_driver d;
+
+    (void)state;
+    begin(&d);
+    driver_text(&d, "MAIL FROM:<a@b.example>\r\n");
+    for (size_t i = 0; i < 50; i++)
+        driver_text(&d, "RCPT TO:<nobody>\r\n");
+    assert_false(d.closed);
+    driver_text(&d, "RCPT TO:<c@d.example>\r\n");
+    assert_string_equal(server_fsm_phase(d.fsm), "waiting for a recipient or DATA");
+    driver_done(&d);
+}
+
+static void a_name_of_any_length_is_kept_to_255(void **state)
+{
+    struct session_driver d;
+    char line[2000] = "HELO ";
+
+    (void)state;
+    begin(&d);
+    memset(line + 5, 'h', 1500);
+    strcpy(line + 1505, "\r\n");
+    driver_text(&d, line);
+    driver_text(&d, TO_DATA ".\r\n");
+    assert_int_equal(strlen(server_fsm_envelope(d.fsm)->helo), SERVER_HELO_MAX);
+    assert_memory_equal(d.content.data, "Received: from [192.168.1.21] (", 31);
+    driver_done(&d);
+}
+
+static void local_time_is_shown_where_it_is_known(void **state)
+{
+    struct server_settings settings = driver_settings();
+    struct session_driver d;
+
+    (void)state;
+    settings.utc_offset_minutes = -210;
+    driver_init(&d, &settings);
+    driver_text(&d, TO_DATA ".\r\n");
+    assert_non_null(strstr(bytes_string(&d.content), "\tFri, 4 Jul 2025 06:30:00 -0330\r\n"));
+    assert_non_null(
+        strstr(bytes_string(&d.content), "\r\nDate: Fri, 4 Jul 2025 06:30:00 -0330\r\n"));
+    driver_done(&d);
+}
+
+static void as_many_recipients_as_an_envelope_holds(void **state)
+{
+    struct server_settings settings = driver_settings();
+    struct session_driver d;
+
+    (void)state;
+    settings.max_recipients = 100000;
+    driver_init(&d, &settings);
+    driver_text(&d, "MAIL FROM:<a@b.example>\r\n");
+    (void)driver_heard(&d);
+    for (unsigned i = 0; i <= ENVELOPE_RECIPIENTS_MAX; i++) {
+        char line[64];
+
+        snprintf(line, sizeof(line), "RCPT TO:<user%u@d.example>\r\n", i);
+        driver_text(&d, line);
+        assert_memory_equal(driver_heard(&d),
+                            i < ENVELOPE_RECIPIENTS_MAX ? "250 2.1.5 " : "452 4.5.3 ", 10);
+    }
+    driver_done(&d);
+}
+
+/* Every way a peer may cut and garble a session: no assertion of the driver may fail. */
+static void random_octets_break_nothing(void **state)
+{
+    static const char *const pieces[] = {"MAIL FROM:<a@b.example>\r\n",
+                                         "RCPT TO:<c@d.example>\r\n",
+                                         "DATA\r\n",
+                                         "\r\n",
+                                         ".\r\n",
+                                         "\r",
+                                         "\n",
+                                         ".",
+                                         "Received: x\r\n",
+                                         "Subject: y\r\n",
+                                         "RSET\r\n",
+                                         "EHLO x\r\n",
+                                         "text",
+                                         "\r\n.\r\n",
+                                         "\xff",
+                                         " ",
+                                         "BDAT 1\r\n",
+                                         "x:"};
+    struct server_settings settings = driver_settings();
+    uint32_t seed = 1;
+    unsigned commits = 0;
+
+    (void)state;
+    settings.max_size = 200;
+    for (size_t round = 0; round < 3000; round++) {
+        struct session_driver d;
+
+        driver_init(&d, &settings);
+        driver_text(&d, TO_DATA);
+        for (size_t i = 0; i < 40 && !d.closed; i++) {
+            seed = seed * 1664525 + 1013904223;
+            if ((seed >> 8) % 97 == 0)
+                error_set(&d.store_fault, ERROR_IO, "write");
+            driver_text(&d, pieces[(seed >> 16) % COUNT(pieces)]);
+        }
+        commits += d.commits;
+        driver_done(&d);
+    }
+    assert_true(commits > 50);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_commit_and_nothing_else_sends_the_250),
+        cmocka_unit_test(nothing_is_consumed_while_an_answer_is_due),
+        cmocka_unit_test(what_is_due_leaves_an_octet_of_the_input),
+        cmocka_unit_test(a_large_mail_is_stored_octet_for_octet),
+        cmocka_unit_test(the_envelope_is_whole_at_the_commit_and_stays),
+        cmocka_unit_test(a_subject_is_cut_for_people),
+        cmocka_unit_test(a_header_too_large_passes_and_is_marked),
+        cmocka_unit_test(phases_and_predicates_follow_the_session),
+        cmocka_unit_test(a_shut_session_says_why_and_does_no_more),
+        cmocka_unit_test(a_store_that_failed_is_refused_at_the_end_only),
+        cmocka_unit_test(mail_over_the_limit_is_given_up_at_once),
+        cmocka_unit_test(mail_of_exactly_the_limit_passes),
+        cmocka_unit_test(without_a_limit_any_size_is_taken),
+        cmocka_unit_test(refused_mail_data_that_never_ends_ends_the_session),
+        cmocka_unit_test(bad_commands_are_forgiven_by_a_mail),
+        cmocka_unit_test(refused_recipients_are_no_bad_commands),
+        cmocka_unit_test(a_name_of_any_length_is_kept_to_255),
+        cmocka_unit_test(local_time_is_shown_where_it_is_known),
+        cmocka_unit_test(as_many_recipients_as_an_envelope_holds),
+        cmocka_unit_test(random_octets_break_nothing),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

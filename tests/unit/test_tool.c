@@ -1,0 +1,485 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "relay/tool/client.h"
+#include "relay/tool/format.h"
+#include "relay/tool/http.h"
+#include "relay/tool/page.h"
+
+#define NOW 1714979289 /* 2024-05-06T07:08:09Z */
+
+/* ---- words and numbers ----------------------------------------------------------------------- */
+
+static void sizes_are_said_as_people_say_them(void **state)
+{
+    static const struct {
+        double octets;
+        const char *text;
+    } rows[] = {
+        {0, "0 B"},       {812, "812 B"},          {1023, "1023 B"},    {1024, "1.0 KB"},
+        {1536, "1.5 KB"}, {1048576 - 1, "1.0 MB"}, {5242880, "5.0 MB"}, {104857600, "100 MB"},
+        {3e9, "2.8 GB"},  {7e15, "6366 TB"},
+    };
+    char text[FORMAT_TEXT];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        format_size(rows[i].octets, text);
+        assert_string_equal(text, rows[i].text);
+    }
+}
+
+static void spans_have_at_most_two_units(void **state)
+{
+    static const struct {
+        double seconds;
+        const char *text;
+    } rows[] = {
+        {-3, "0 s"},   {0.4, "0 s"},        {12, "12 s"},   {59.6, "1 min"},    {200, "3 min 20 s"},
+        {3600, "1 h"}, {7500, "2 h 5 min"}, {86400, "1 d"}, {97200, "1 d 3 h"}, {3641, "1 h"},
+    };
+    char text[FORMAT_TEXT];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        format_span(rows[i].seconds, text);
+        assert_string_equal(text, rows[i].text);
+    }
+}
+
+static void counts_are_grouped(void **state)
+{
+    char text[FORMAT_TEXT];
+
+    (void)state;
+    format_count(999, text);
+    assert_string_equal(text, "999");
+    format_count(1234567, text);
+    assert_string_equal(text, "1,234,567");
+    format_count(0, text);
+    assert_string_equal(text, "0");
+}
+
+static void the_date_is_left_out_today(void **state)
+{
+    char text[FORMAT_TEXT];
+
+    (void)state;
+    format_time("2024-05-06T05:12:00Z", NOW, text);
+    assert_string_equal(text, "05:12");
+    format_time("2024-05-03T05:12:00Z", NOW, text);
+    assert_string_equal(text, "3 May 05:12");
+    format_time("", NOW, text);
+    assert_string_equal(text, "");
+}
+
+static void text_from_the_network_cannot_drive_the_terminal(void **state)
+{
+    static const struct {
+        const char *name, *in, *out;
+    } rows[] = {
+        {"escape sequence", "a\x1b[2Jb", "a?[2Jb"},
+        {"line end", "a\r\nb", "a??b"},
+        {"C1 control in UTF-8",
+         "a\xc2\x9b"
+         "2J",
+         "a?2J"},
+        {"right-to-left override",
+         "a\xe2\x80\xae"
+         "gpj",
+         "a?gpj"},
+        {"isolate", "\xe2\x81\xa6x", "?x"},
+        {"raw C1 octet",
+         "\x9b"
+         "2J",
+         "?2J"},
+        {"ordinary letters", "B\xc3\xbcro \xe2\x82\xac", "B\xc3\xbcro \xe2\x82\xac"},
+    };
+    char text[64];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        format_clean(rows[i].in, text, sizeof(text));
+        if (strcmp(text, rows[i].out) != 0)
+            fail_msg("%s: \"%s\"", rows[i].name, text);
+    }
+}
+
+static void text_is_cut_between_characters(void **state)
+{
+    char text[32];
+    char tight[8];
+
+    (void)state;
+    format_fit("0123456789", 10, text, sizeof(text));
+    assert_string_equal(text, "0123456789");
+    format_fit("0123456789", 9, text, sizeof(text));
+    assert_string_equal(text, "012345...");
+    format_fit("\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4", 4, text, sizeof(text));
+    assert_string_equal(text, "\xc3\xa4...");
+    format_clean("\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4", tight, sizeof(tight));
+    assert_string_equal(tight, "\xc3\xa4\xc3\xa4...");
+}
+
+/* What a function writes, as text. */
+struct paper {
+    FILE *file;
+    char *text;
+    size_t len;
+};
+
+static void paper_open(struct paper *p)
+{
+    p->file = open_memstream(&p->text, &p->len);
+    assert_non_null(p->file);
+}
+
+static const char *paper_read(struct paper *p)
+{
+    assert_int_equal(fclose(p->file), 0);
+    return p->text;
+}
+
+static void columns_align_and_lines_do_not_end_in_blanks(void **state)
+{
+    static const char *const titles[] = {"ID", ">SIZE", "TO", NULL};
+    struct format_table t;
+    struct format_row *row;
+    struct paper p;
+
+    (void)state;
+    paper_open(&p);
+    format_table_init(&t, titles);
+    row = format_table_row(&t);
+    strcpy(row->cells[0], "4f2a");
+    strcpy(row->cells[1], "1 KB");
+    strcpy(row->cells[2], "b\xc3\xbcro");
+    strcpy(row->note, "450 later");
+    row = format_table_row(&t);
+    strcpy(row->cells[1], "100 MB");
+    strcpy(row->cells[2], "x");
+    format_table_write(&t, p.file);
+    format_table_done(&t);
+    assert_string_equal(paper_read(&p), "ID      SIZE  TO\n"
+                                        "4f2a    1 KB  b\xc3\xbcro\n"
+                                        "    450 later\n"
+                                        "      100 MB  x\n");
+    free(p.text);
+}
+
+static void long_text_wraps_under_its_label(void **state)
+{
+    struct paper p;
+    char *second;
+
+    (void)state;
+    paper_open(&p);
+    format_wrap(p.file, "Why: ",
+                "one two three four five six seven eight nine ten eleven twelve "
+                "thirteen fourteen fifteen");
+    (void)paper_read(&p);
+    second = strchr(p.text, '\n');
+    assert_non_null(second);
+    assert_true((size_t)(second - p.text) <= FORMAT_WIDTH);
+    assert_int_equal(strncmp(p.text, "Why: one two ", 13), 0);
+    assert_int_equal(strncmp(second + 1, "     ", 5), 0);
+    assert_true(second[6] != ' ');
+    free(p.text);
+}
+
+/* ---- pages ----------------------------------------------------------------------------------- */
+
+static const char *first_line(struct paper *p)
+{
+    p->text[strcspn(p->text, "\n")] = '\0';
+    return p->text;
+}
+
+static char *status_page(const char *json, struct paper *p)
+{
+    cJSON *status = cJSON_Parse(json);
+
+    assert_non_null(status);
+    paper_open(p);
+    page_status(p->file, status, NOW);
+    (void)paper_read(p);
+    cJSON_Delete(status);
+    return p->text;
+}
+
+static void a_working_relay_is_said_to_work_in_the_first_line(void **state)
+{
+    struct paper p;
+
+    (void)state;
+    status_page("{\"state\": \"ok\", \"delivered\": 120, \"started\": \"2024-05-06T05:12:00Z\","
+                "\"queue\": {\"queued\": 2, \"uncertain\": 1}, \"problems\": []}",
+                &p);
+    assert_string_equal(first_line(&p),
+                        "Outtray is working: 3 waiting, 120 delivered since 05:12.");
+    free(p.text);
+}
+
+static void problems_come_first_and_with_their_remedy(void **state)
+{
+    struct paper p;
+    char *text;
+
+    (void)state;
+    text = status_page("{\"state\": \"attention\", \"queue\": {}, \"problems\": [{\"what\": "
+                       "\"1 message is held: 4f2a\", \"remedy\": \"Look at it.\"}]}",
+                       &p);
+    assert_true(strstr(text, "Outtray needs attention:\n"
+                             "  1. 1 message is held: 4f2a\n"
+                             "     -> Look at it.\n\n") == text);
+    free(p.text);
+}
+
+static void a_mailbox_that_has_to_wait_is_named_at_once(void **state)
+{
+    struct paper p;
+
+    (void)state;
+    status_page("{\"state\": \"ok\", \"started\": \"2024-05-06T05:12:00Z\", \"queue\": "
+                "{\"queued\": 9}, \"mailboxes\": [{\"name\": \"office\", \"state\": \"waiting\"}]}",
+                &p);
+    assert_string_equal(first_line(&p), "Outtray works, but has to wait for mailbox office: 9 "
+                                        "waiting, 0 delivered since 05:12.");
+    free(p.text);
+}
+
+static void the_last_line_of_a_list_says_how_many_there_are(void **state)
+{
+    static const char page[] =
+        "{\"total\": 2, \"messages\": ["
+        "{\"id\": \"0a01\", \"state\": \"held\", \"size\": 1048576, \"age\": 90, \"due_in\": null,"
+        " \"device\": \"printer\", \"sender\": \"\", \"recipient_count\": 3,"
+        " \"recipients\": [{\"path\": \"a@b.example\"}], \"last_reply\": \"550 no\"},"
+        "{\"id\": \"0a02\", \"state\": \"queued\", \"in_flight\": true, \"size\": 1048576,"
+        " \"sender\": \"s@x.example\", \"recipient_count\": 1, \"due_in\": null}]}";
+    struct page_list list;
+    cJSON *json = cJSON_Parse(page);
+    struct paper p;
+
+    (void)state;
+    paper_open(&p);
+    page_list_init(&list);
+    page_list_rows(&list, p.file, json);
+    page_list_end(&list, p.file, 2);
+    (void)paper_read(&p);
+    cJSON_Delete(json);
+    assert_non_null(strstr(p.text, "a@b.example (+2)"));
+    assert_non_null(strstr(p.text, "  <>  "));
+    assert_non_null(strstr(p.text, "\n    550 no\n"));
+    assert_non_null(strstr(p.text, "0a02  sending"));
+    assert_non_null(strstr(p.text, "2 messages, 2.0 MB.\n1 of them held"));
+    free(p.text);
+}
+
+static void an_empty_list_is_said_to_be_empty(void **state)
+{
+    struct page_list list;
+    struct paper p;
+
+    (void)state;
+    paper_open(&p);
+    page_list_init(&list);
+    page_list_end(&list, p.file, 0);
+    assert_string_equal(paper_read(&p), "The queue is empty.\n");
+    free(p.text);
+}
+
+/* ---- the HTTP client, against a server that says what it is told ------------------------------
+ */
+
+struct server {
+    char dir[64];
+    char socket[96];
+    int fd;
+    pthread_t thread;
+    const char *answer;
+    bool linger; /* keeps the connection open instead of closing it */
+    char request[512];
+};
+
+static void *serve(void *arg)
+{
+    struct server *s = arg;
+    int fd = accept(s->fd, NULL, NULL);
+    ssize_t n = recv(fd, s->request, sizeof(s->request) - 1, 0);
+
+    if (n > 0)
+        s->request[n] = '\0';
+    (void)send(fd, s->answer, strlen(s->answer), MSG_NOSIGNAL);
+    /* Until the client has gone. */
+    if (s->linger)
+        (void)recv(fd, &(char){0}, 1, 0);
+    close(fd);
+    return NULL;
+}
+
+static void server_start(struct server *s, const char *answer)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    *s = (struct server){.answer = answer};
+    snprintf(s->dir, sizeof(s->dir), "/tmp/test_tool.XXXXXX");
+    assert_non_null(mkdtemp(s->dir));
+    snprintf(s->socket, sizeof(s->socket), "%s/s", s->dir);
+    memcpy(address.sun_path, s->socket, strlen(s->socket) + 1);
+    s->fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(s->fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(s->fd, 1), 0);
+}
+
+static void server_run(struct server *s)
+{
+    assert_int_equal(pthread_create(&s->thread, NULL, serve, s), 0);
+}
+
+static void server_stop(struct server *s)
+{
+    pthread_join(s->thread, NULL);
+    close(s->fd);
+    unlink(s->socket);
+    rmdir(s->dir);
+}
+
+static void an_answer_is_its_status_and_exactly_its_length(void **state)
+{
+    struct server s;
+    struct http_request request = {.socket = s.socket, .method = "GET", .path = "/v1/status"};
+    struct http_answer answer;
+    struct error err = ERROR_INIT;
+
+    (void)state;
+    server_start(&s, "HTTP/1.1 404 Not Found\r\ncontent-length: 5\r\n\r\nhello and more");
+    server_run(&s);
+    assert_true(http_ask(&request, &answer, &err));
+    server_stop(&s);
+    assert_int_equal(answer.status, 404);
+    assert_int_equal(answer.length, 5);
+    assert_int_equal(answer.body.len, 5);
+    assert_memory_equal(answer.body.data, "hello", 5);
+    assert_int_equal(strncmp(s.request, "GET /v1/status HTTP/1.1\r\n", 25), 0);
+    http_answer_done(&answer);
+}
+
+static void answers_that_are_not_whole_or_not_http_are_errors(void **state)
+{
+    static const struct {
+        const char *name, *answer;
+    } rows[] = {
+        {"cut short", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"},
+        {"no answer", ""},
+        {"head cut short", "HTTP/1.1 200 OK\r\nContent-"},
+        {"no length", "HTTP/1.1 200 OK\r\n\r\nhello"},
+        {"length is no number", "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nhello"},
+        {"length with a tail", "HTTP/1.1 200 OK\r\nContent-Length: 5x\r\n\r\nhello"},
+        {"another protocol", "220 mail.example ESMTP\r\n\r\n"},
+        {"no status", "HTTP/1.1 OK\r\nContent-Length: 0\r\n\r\n"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct server s;
+        struct http_request request = {.socket = s.socket, .method = "GET", .path = "/"};
+        struct http_answer answer;
+        struct error err = ERROR_INIT;
+
+        server_start(&s, rows[i].answer);
+        server_run(&s);
+        if (http_ask(&request, &answer, &err) || err.kind != ERROR_DAMAGED)
+            fail_msg("%s: %s", rows[i].name, err.text);
+        server_stop(&s);
+        http_answer_done(&answer);
+    }
+}
+
+static void a_daemon_that_does_not_answer_is_not_waited_for_for_ever(void **state)
+{
+    struct server s;
+    struct http_request request = {
+        .socket = s.socket, .method = "GET", .path = "/", .timeout_ms = 50};
+    struct http_answer answer;
+    struct error err = ERROR_INIT;
+
+    (void)state;
+    server_start(&s, "HTTP/1.1 200 OK\r\n");
+    s.linger = true;
+    server_run(&s);
+    assert_false(http_ask(&request, &answer, &err));
+    assert_int_equal(err.kind, ERROR_BUSY);
+    server_stop(&s);
+    http_answer_done(&answer);
+}
+
+static void a_refusal_keeps_the_words_and_the_kind_of_the_daemon(void **state)
+{
+    struct server s;
+    struct error err = ERROR_INIT;
+
+    (void)state;
+    server_start(&s, "HTTP/1.1 409 Conflict\r\nContent-Length: 59\r\n\r\n"
+                     "{\"error\": {\"kind\": \"busy\", \"text\": \"it is being sent now\"}}");
+    server_run(&s);
+    assert_null(client_ask(s.socket, "POST", "/", &err));
+    server_stop(&s);
+    assert_int_equal(err.kind, ERROR_BUSY);
+    assert_string_equal(err.text, "it is being sent now");
+}
+
+static void a_socket_nobody_listens_on_means_that_the_daemon_is_down(void **state)
+{
+    struct server s;
+
+    (void)state;
+    server_start(&s, "");
+    close(s.fd);
+    assert_int_equal(client_probe(s.socket), CLIENT_DOWN);
+    unlink(s.socket);
+    assert_int_equal(client_probe(s.socket), CLIENT_DOWN);
+    rmdir(s.dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sizes_are_said_as_people_say_them),
+        cmocka_unit_test(spans_have_at_most_two_units),
+        cmocka_unit_test(counts_are_grouped),
+        cmocka_unit_test(the_date_is_left_out_today),
+        cmocka_unit_test(text_from_the_network_cannot_drive_the_terminal),
+        cmocka_unit_test(text_is_cut_between_characters),
+        cmocka_unit_test(columns_align_and_lines_do_not_end_in_blanks),
+        cmocka_unit_test(long_text_wraps_under_its_label),
+        cmocka_unit_test(a_working_relay_is_said_to_work_in_the_first_line),
+        cmocka_unit_test(problems_come_first_and_with_their_remedy),
+        cmocka_unit_test(a_mailbox_that_has_to_wait_is_named_at_once),
+        cmocka_unit_test(the_last_line_of_a_list_says_how_many_there_are),
+        cmocka_unit_test(an_empty_list_is_said_to_be_empty),
+        cmocka_unit_test(an_answer_is_its_status_and_exactly_its_length),
+        cmocka_unit_test(answers_that_are_not_whole_or_not_http_are_errors),
+        cmocka_unit_test(a_daemon_that_does_not_answer_is_not_waited_for_for_ever),
+        cmocka_unit_test(a_refusal_keeps_the_words_and_the_kind_of_the_daemon),
+        cmocka_unit_test(a_socket_nobody_listens_on_means_that_the_daemon_is_down),
+    };
+
+    setenv("TZ", "UTC", 1);
+    tzset();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
