@@ -22,6 +22,8 @@ static bool put_age(cJSON *o, const struct queue_info *info, const struct api_ti
 {
     uint64_t arrived = info->arrived_ms;
 
+    if (arrived == 0)
+        return json_put_null(o, "age");
     return json_put_seconds(o, "age", times->wall_ms > arrived ? times->wall_ms - arrived : 0);
 }
 

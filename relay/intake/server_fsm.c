@@ -90,37 +90,39 @@ static const struct {
     bool bad;            /* counts towards SERVER_BAD_COMMANDS_MAX */
     const char *closing; /* the session ends with it: why */
 } answers[] = {
-    [ANSWER_OK] = {"250 2.0.0 Ok", false, NULL},
-    [ANSWER_SENDER_OK] = {"250 2.1.0 Ok", false, NULL},
-    [ANSWER_RECIPIENT_OK] = {"250 2.1.5 Ok", false, NULL},
-    [ANSWER_GO_AHEAD] = {"354 End data with <CR><LF>.<CR><LF>", false, NULL},
-    [ANSWER_HELP] = {"214 2.0.0 Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT", false,
-                     NULL},
-    [ANSWER_VRFY] = {"252 2.5.2 Cannot verify; send the mail and it will be tried", false, NULL},
-    [ANSWER_BYE] = {"221 2.0.0 Bye", false, "quit"},
-    [ANSWER_UNKNOWN] = {"500 5.5.1 Command not recognised", true, NULL},
-    [ANSWER_NOT_OFFERED] = {"502 5.5.1 Command not offered here", true, NULL},
-    [ANSWER_LINE_TOO_LONG] = {"500 5.5.2 Command line too long", true, NULL},
-    [ANSWER_CONTROLS] = {"500 5.5.2 Control characters in the command", true, NULL},
-    [ANSWER_EMPTY] = {"500 5.5.2 Empty command line", true, NULL},
-    [ANSWER_NEEDS_MAIL] = {"503 5.5.1 MAIL comes first", false, NULL},
-    [ANSWER_NEEDS_RCPT] = {"503 5.5.1 RCPT comes first", false, NULL},
-    [ANSWER_NO_RECIPIENTS] = {"554 5.5.1 No valid recipients", false, NULL},
-    [ANSWER_MAIL_SYNTAX] = {"501 5.5.4 Say MAIL FROM:<address>", true, NULL},
-    [ANSWER_RCPT_SYNTAX] = {"501 5.5.4 Say RCPT TO:<address>", true, NULL},
-    [ANSWER_NOT_ASCII] = {"553 5.6.7 Addresses with other than ASCII characters are not offered",
-                          false, NULL},
-    [ANSWER_TOO_LARGE] = {NULL, false, NULL}, /* names the limit: too_large in struct server_fsm */
-    [ANSWER_LOOP] = {"554 5.4.6 Mail loop: 100 or more Received fields", false, NULL},
-    [ANSWER_NO_MEMORY] = {"451 4.3.0 Out of memory; send it again later", false, NULL},
+    [ANSWER_OK] = {.text = "250 2.0.0 Ok"},
+    [ANSWER_SENDER_OK] = {.text = "250 2.1.0 Ok"},
+    [ANSWER_RECIPIENT_OK] = {.text = "250 2.1.5 Ok"},
+    [ANSWER_GO_AHEAD] = {.text = "354 End data with <CR><LF>.<CR><LF>"},
+    [ANSWER_HELP] = {.text =
+                         "214 2.0.0 Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"},
+    [ANSWER_VRFY] = {.text = "252 2.5.2 Cannot verify; send the mail and it will be tried"},
+    [ANSWER_BYE] = {.text = "221 2.0.0 Bye", .closing = "quit"},
+    [ANSWER_UNKNOWN] = {.text = "500 5.5.1 Command not recognised", .bad = true},
+    [ANSWER_NOT_OFFERED] = {.text = "502 5.5.1 Command not offered here", .bad = true},
+    [ANSWER_LINE_TOO_LONG] = {.text = "500 5.5.2 Command line too long", .bad = true},
+    [ANSWER_CONTROLS] = {.text = "500 5.5.2 Control characters in the command", .bad = true},
+    [ANSWER_EMPTY] = {.text = "500 5.5.2 Empty command line", .bad = true},
+    [ANSWER_NEEDS_MAIL] = {.text = "503 5.5.1 MAIL comes first"},
+    [ANSWER_NEEDS_RCPT] = {.text = "503 5.5.1 RCPT comes first"},
+    [ANSWER_NO_RECIPIENTS] = {.text = "554 5.5.1 No valid recipients"},
+    [ANSWER_MAIL_SYNTAX] = {.text = "501 5.5.4 Say MAIL FROM:<address>", .bad = true},
+    [ANSWER_RCPT_SYNTAX] = {.text = "501 5.5.4 Say RCPT TO:<address>", .bad = true},
+    [ANSWER_NOT_ASCII] =
+        {.text = "553 5.6.7 Use an address of ASCII characters; others are not offered"},
+    [ANSWER_TOO_LARGE] = {.text = ""}, /* names the limit: too_large in struct server_fsm */
+    [ANSWER_LOOP] = {.text = "554 5.4.6 Mail loop: 100 or more Received fields"},
+    [ANSWER_NO_MEMORY] = {.text = "451 4.3.0 The relay is out of memory; send it again later"},
     [ANSWER_NO_ROOM] =
-        {"452 4.3.1 No room for mail on the relay; free disk space, or send it later", false, NULL},
-    [ANSWER_NOT_STORED] = {"451 4.3.0 The relay could not store the mail; send it again later",
-                           false, NULL},
-    [ANSWER_BDAT] = {"502 5.5.1 BDAT is not offered; closing", false, "BDAT without CHUNKING"},
-    [ANSWER_HTTP] = {"554 5.5.1 This is SMTP, not HTTP; closing", false, "HTTP on a mail port"},
-    [ANSWER_NOT_WAITED] = {"554 5.5.1 Mail data after a refused DATA; closing", false,
-                           "mail data after a refused DATA"},
+        {.text = "452 4.3.1 The relay has no room for mail; free disk space or send later"},
+    [ANSWER_NOT_STORED] = {.text =
+                               "451 4.3.0 The relay could not store the mail; send it again later"},
+    [ANSWER_BDAT] = {.text = "502 5.5.1 BDAT is not offered; closing",
+                     .closing = "BDAT without CHUNKING"},
+    [ANSWER_HTTP] = {.text = "554 5.5.1 This is SMTP, not HTTP; closing",
+                     .closing = "HTTP on a mail port"},
+    [ANSWER_NOT_WAITED] = {.text = "554 5.5.1 Mail data after a refused DATA; closing",
+                           .closing = "mail data after a refused DATA"},
 };
 
 _Static_assert(COUNT(answers) == ANSWER_COUNT, "every answer has its text");
@@ -303,9 +305,12 @@ static void set_helo(struct server_fsm *f, struct command_text name)
 {
     size_t n = name.len < SERVER_HELO_MAX ? name.len : SERVER_HELO_MAX;
 
-    for (size_t i = 0; i < n; i++)
-        f->helo[i] = name.p[i] >= ' ' && name.p[i] <= '~' ? name.p[i] : '?';
+    memcpy(f->helo, name.p, n);
     f->helo[n] = '\0';
+    for (char *c = f->helo; *c != '\0'; c++) {
+        if (*c < ' ' || *c > '~')
+            *c = '?';
+    }
 }
 
 static void run_ehlo(struct server_fsm *f, const struct command *c, struct server_effect *out)

@@ -277,7 +277,11 @@ static size_t show(const uint8_t *p, size_t len, char *out)
         memcpy(out, p, n);
         return n;
     }
-    *out = *p == '\t' ? ' ' : n == 0 || *p < ' ' || *p == 0x7f ? '?' : (char)*p;
+    *out = (char)*p;
+    if (*p == '\t')
+        *out = ' ';
+    else if (n == 0 || *p < ' ' || *p == 0x7f)
+        *out = '?';
     return 1;
 }
 

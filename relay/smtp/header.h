@@ -23,10 +23,10 @@
 
 #include "queue/bytes.h"
 
-#define HEADER_MAX         (256 * 1024)
-#define HEADER_CHUNK_MAX   (16 * 1024) /* most octets of one header_feed() */
-#define HEADER_NAME_MAX    998         /* octets of a field name */
-#define HEADER_FIELDS_MAX  16384       /* more fields than any mail has: as a larger header */
+#define HEADER_MAX         ((size_t)256 * 1024)
+#define HEADER_CHUNK_MAX   ((size_t)16 * 1024) /* most octets of one header_feed() */
+#define HEADER_NAME_MAX    998                 /* octets of a field name */
+#define HEADER_FIELDS_MAX  16384 /* more fields than any mail has: as a larger header */
 #define HEADER_REPAIRS_MAX 256
 
 enum header_name {

@@ -50,12 +50,13 @@ void trace_date(uint64_t wall_ms, int utc_offset_minutes, char out[TRACE_DATE_MA
         offset = 0;
     if (seconds > LAST_SECOND)
         seconds = LAST_SECOND;
-    seconds = (uint64_t)((int64_t)seconds + offset * 60);
+    seconds = (uint64_t)((int64_t)seconds + (int64_t)offset * 60);
     minutes = (unsigned)(offset < 0 ? -offset : offset);
     date = civil_of(seconds / SECONDS_PER_DAY);
     snprintf(out, TRACE_DATE_MAX, "%.3s, %u %.3s %04u %02u:%02u:%02u %c%02u%02u",
-             days + seconds / SECONDS_PER_DAY % 7 * 3, date.day, months + (date.month - 1) * 3,
-             date.year % 10000, (unsigned)(seconds / 3600 % 24), (unsigned)(seconds / 60 % 60),
+             days + seconds / SECONDS_PER_DAY % 7 * 3, date.day,
+             months + (size_t)(date.month - 1) * 3, date.year % 10000,
+             (unsigned)(seconds / 3600 % 24), (unsigned)(seconds / 60 % 60),
              (unsigned)(seconds % 60), offset < 0 ? '-' : '+', minutes / 60 % 100, minutes % 60);
 }
 

@@ -11,7 +11,7 @@
 
 #include "queue/bytes.h"
 
-#define TRACE_HOPS_MAX       100 /* Received fields; as many and the mail is in a loop (RFC 5321 6.3) */
+#define TRACE_HOPS_MAX       100 /* Received fields; as many are a loop (RFC 5321 6.3) */
 #define TRACE_DATE_MAX       40  /* with NUL */
 #define TRACE_MESSAGE_ID_MAX 320 /* with NUL */
 #define TRACE_ID_MAX         17  /* with NUL */

@@ -3,11 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include <event2/event.h>
 
 #include "relay/base/log.h"
+#include "relay/base/random.h"
 #include "relay/submit/mailbox.h"
 #include "relay/submit/outcome.h"
 #include "relay/submit/pool.h"
@@ -52,13 +52,6 @@ static void attempt_end(struct attempt *a);
 static uint64_t now_of(const struct dispatch *d)
 {
     return clock_now_ms(d->set.clock);
-}
-
-static uint32_t draw(void)
-{
-    uint32_t value = 0;
-    (void)getrandom(&value, sizeof value, 0); /* 0 is as good a jitter as any */
-    return value;
 }
 
 void dispatch_wake(struct dispatch *d)
@@ -141,7 +134,8 @@ static void tell_mailbox(struct attempt *a, enum client_stage stage, const struc
     if (end->verdict.action == VERDICT_DELIVERED)
         mailbox_delivered(m, now_of(d), clock_wall_ms(d->set.clock));
     if (end->has_mailbox_verdict)
-        mailbox_judge(m, &end->mailbox_verdict, stage, &end->mailbox_reply, now_of(d), draw());
+        mailbox_judge(m, &end->mailbox_verdict, stage, &end->mailbox_reply, now_of(d),
+                      random_draw());
 }
 
 static void attempt_settle(struct attempt *a, const struct outcome_end *end)
@@ -173,7 +167,7 @@ static void on_result(void *borrower, enum client_stage stage, const struct repl
                                             .tried_ms = a->info.tried_ms,
                                             .give_up_ms = config->give_up_ms,
                                             .uncertain_wait_ms = config->uncertain_wait_ms,
-                                            .jitter = draw(),
+                                            .jitter = random_draw(),
                                             .first_use = first_use};
     struct outcome_end end;
     a->connection = NULL; /* the pool's again */

@@ -2,9 +2,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/random.h>
 
 #include "relay/base/log.h"
+#include "relay/base/random.h"
 
 struct pool {
     struct pool_settings set;
@@ -17,13 +17,6 @@ struct pool {
 static uint64_t pool_now(const struct pool *p)
 {
     return clock_now_ms(p->set.clock);
-}
-
-static uint32_t draw(void)
-{
-    uint32_t value = 0;
-    (void)getrandom(&value, sizeof value, 0); /* 0 is as good a jitter as any */
-    return value;
 }
 
 static void pool_move(struct pool_connection *c, enum pool_state state)
@@ -138,7 +131,7 @@ static void on_failed(void *ctx, struct client *client, enum client_stage stage,
     reply_format(reply, text, sizeof text);
     if (c->state == POOL_CONNECTING) {
         struct verdict v = verdict_of(stage, reply);
-        mailbox_judge(p->set.mailbox, &v, stage, reply, pool_now(p), draw());
+        mailbox_judge(p->set.mailbox, &v, stage, reply, pool_now(p), random_draw());
     }
     if (c->state != POOL_CLOSING) {
         log_event(LOG_LEVEL_DEBUG, "connection-end", LOG_ID("connection", client_id(client)),
@@ -226,7 +219,8 @@ void pool_open(struct pool *p, size_t wanted)
     struct mailbox *m = p->set.mailbox;
     while (!p->stopping && p->count[POOL_CONNECTING] < wanted &&
            mailbox_is_usable(m, pool_now(p)) && pool_active(p) < mailbox_connections_allowed(m) &&
-           budget_may_connect(m->budget, pool_now(p)) && mailbox_prepare(m, pool_now(p), draw())) {
+           budget_may_connect(m->budget, pool_now(p)) &&
+           mailbox_prepare(m, pool_now(p), random_draw())) {
         if (!pool_open_one(p))
             return;
     }

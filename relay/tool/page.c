@@ -238,7 +238,8 @@ static void print_times(FILE *out, const cJSON *m, int64_t now)
     format_time(json_get_text(m, "arrived"), now, at);
     format_span(json_get_number(m, "age"), age);
     snprintf(text, sizeof(text), "%s, %s ago", at, age);
-    line(out, "Arrived", text);
+    if (!json_get_null(m, "age"))
+        line(out, "Arrived", text);
     snprintf(text, sizeof(text), "%.0f", json_get_number(m, "attempts"));
     line(out, "Attempts", text);
     if (json_get_null(m, "due_in"))
@@ -359,7 +360,10 @@ static void fill_row(struct format_row *row, const cJSON *m)
     format_clean(json_get_text(m, "id"), row->cells[0], FORMAT_CELL);
     format_clean(json_get_flag(m, "damaged") ? "damaged" : state_word(m), row->cells[1],
                  FORMAT_CELL);
-    format_span(json_get_number(m, "age"), row->cells[2]);
+    if (json_get_null(m, "age"))
+        strcpy(row->cells[2], "-");
+    else
+        format_span(json_get_number(m, "age"), row->cells[2]);
     next_text(m, row->cells[3]);
     format_size(json_get_number(m, "size"), text);
     format_clean(text, row->cells[4], FORMAT_CELL);
