@@ -674,8 +674,11 @@ static struct journal_segment *removable(const struct journal *j)
 
 static bool wants_segment(const struct journal *j)
 {
-    return !j->ready && j->now_ms >= j->retry_at &&
-           (blocked(j) || j->at > j->current->size / 4);
+    if (j->ready)
+        return false;
+    if (blocked(j)) /* the first failure while records wait is refused at once, not waited for */
+        return j->now_ms >= j->retry_at || !j->failing;
+    return j->now_ms >= j->retry_at && j->at > j->current->size / 4;
 }
 
 static void maintain(struct journal *j)

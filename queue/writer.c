@@ -165,10 +165,12 @@ static struct content_block *block_to_fill(struct queue_writer *w, struct error 
         return NULL;
     }
     w->filling = malloc(sizeof(*w->filling));
-    if (w->filling)
-        w->filling->len = 0;
-    else
+    if (!w->filling) {
         error_set(err, ERROR_NO_ROOM, "no memory for mail data");
+        return NULL;
+    }
+    w->filling->next = NULL;
+    w->filling->len = 0;
     return w->filling;
 }
 

@@ -34,9 +34,9 @@ struct api {
 };
 
 struct route {
-    enum evhttp_cmd_type method;
     const char *pattern; /* "*" stands for one part */
     void (*handle)(struct api *a, struct api_call *c);
+    enum evhttp_cmd_type method;
     bool test_clock; /* there only with a test clock */
 };
 
@@ -489,15 +489,15 @@ static void post_clock(struct api *a, struct api_call *c)
 /* ---- routes ---------------------------------------------------------------------------------- */
 
 static const struct route routes[] = {
-    {EVHTTP_REQ_GET, "/v1/status", get_status, false},
-    {EVHTTP_REQ_GET, "/v1/queue", get_queue, false},
-    {EVHTTP_REQ_POST, "/v1/queue/retry", post_retry_all, false},
-    {EVHTTP_REQ_GET, "/v1/queue/*", get_message, false},
-    {EVHTTP_REQ_DELETE, "/v1/queue/*", delete_message, false},
-    {EVHTTP_REQ_GET, "/v1/queue/*/eml", get_eml, false},
-    {EVHTTP_REQ_POST, "/v1/queue/*/retry", post_retry, false},
-    {EVHTTP_REQ_POST, "/v1/mailbox/*/resume", post_resume, false},
-    {EVHTTP_REQ_POST, "/v1/clock", post_clock, true},
+    {"/v1/status", get_status, EVHTTP_REQ_GET, false},
+    {"/v1/queue", get_queue, EVHTTP_REQ_GET, false},
+    {"/v1/queue/retry", post_retry_all, EVHTTP_REQ_POST, false},
+    {"/v1/queue/*", get_message, EVHTTP_REQ_GET, false},
+    {"/v1/queue/*", delete_message, EVHTTP_REQ_DELETE, false},
+    {"/v1/queue/*/eml", get_eml, EVHTTP_REQ_GET, false},
+    {"/v1/queue/*/retry", post_retry, EVHTTP_REQ_POST, false},
+    {"/v1/mailbox/*/resume", post_resume, EVHTTP_REQ_POST, false},
+    {"/v1/clock", post_clock, EVHTTP_REQ_POST, true},
 };
 
 /* Where "*" begins and how long it is comes out in part. */

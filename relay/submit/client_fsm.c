@@ -716,7 +716,11 @@ static void on_data(struct client_fsm *f)
         say_lone_dot(f);
     } else {
         if (t->open) {
-            result(f, STAGE_DATA, &f->reply);
+            /* When nobody was accepted, this refusal only follows from theirs. */
+            if (t->accepted > 0)
+                result(f, STAGE_DATA, &f->reply);
+            else
+                result(f, STAGE_RCPT, &f->last_refusal);
             f->needs_rset = true;
         }
         enter(f, STAGE_IDLE);

@@ -53,11 +53,16 @@ void outcome_recipient(struct outcome *o, size_t index, const struct reply *repl
     struct verdict v = verdict_of(STAGE_RCPT, reply);
     if (reply_is_positive(reply)) {
         o->accepted[index] = true;
+        o->any_accepted = true;
         return;
     }
     note_reply(r, reply);
-    if (is_failure(v.action))
+    if (is_failure(v.action)) {
         set_state(o, r, RECIPIENT_FAILED);
+    } else if (!o->has_later) {
+        o->has_later = true;
+        o->later = v;
+    }
     if (is_narrow(&v) || o->has_wider)
         return;
     o->has_wider = true;
@@ -184,9 +189,18 @@ static const char *last_verdict(const struct outcome *o, enum client_stage stage
     return "";
 }
 
+/* Nobody was accepted and somebody may be later: then whatever came after RCPT (usually a refusal
+ * of DATA, "no valid recipients") only repeats what the replies to RCPT said. */
+static struct verdict deciding_verdict(const struct outcome *o, const struct outcome_context *c)
+{
+    if (c->stage >= STAGE_RCPT && o->has_later && !o->any_accepted)
+        return o->later;
+    return verdict_of(c->stage, c->reply);
+}
+
 void outcome_finish(struct outcome *o, const struct outcome_context *c, struct outcome_end *out)
 {
-    struct verdict v = verdict_of(c->stage, c->reply);
+    struct verdict v = deciding_verdict(o, c);
     const char *last = c->attempts > 0 ? last_verdict(o, c->stage) : "";
     enum verdict_action action = verdict_action_after(&v, last, c->tried_ms);
     *out = (struct outcome_end){.verdict = v, .too_large = v.too_large};

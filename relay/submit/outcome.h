@@ -24,7 +24,11 @@ struct outcome {
     struct envelope envelope; /* recipients with what was learnt in this attempt; a copy */
     bool *accepted;           /* by recipient: RCPT was accepted in this attempt */
     bool changed;             /* a recipient has a final outcome that is not on disk yet */
-    /* The gravest verdict of a RCPT reply that is not the recipient's fault, if any. */
+    bool any_accepted;        /* in this attempt */
+    /* The first verdict of a RCPT reply that leaves its recipient pending, if any. */
+    bool has_later;
+    struct verdict later;
+    /* The first verdict of a RCPT reply that is not the recipient's fault, if any. */
     bool has_wider;
     struct verdict wider;
     struct reply wider_reply;

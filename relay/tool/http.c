@@ -166,7 +166,7 @@ static bool take(const struct http_request *r, struct http_answer *a, const void
         return r->sink(r->ctx, data, len, err);
     if (bytes_append(&a->body, data, len))
         return true;
-    return error_set(err, ERROR_LIMIT, "the answer of outtrayd is longer than %u MB",
+    return error_set(err, ERROR_LIMIT, "the answer of outtrayd is longer than %zu MB",
                      HTTP_BODY_MAX / (1024 * 1024));
 }
 

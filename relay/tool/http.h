@@ -16,7 +16,7 @@
 
 #define HTTP_TIMEOUT_MS 30000
 #define HTTP_HEAD_MAX   16384
-#define HTTP_BODY_MAX   (16u * 1024 * 1024) /* of an answer that is held */
+#define HTTP_BODY_MAX   ((size_t)16 * 1024 * 1024) /* of an answer that is held */
 
 /* Takes a part of the body; false (with err set) breaks off. */
 typedef bool http_sink(void *ctx, const void *data, size_t len, struct error *err);

@@ -175,7 +175,7 @@ static void print_mailbox(FILE *out, const cJSON *m, int64_t now)
     if (!paused && json_get_text(m, "remedy")[0] != '\0')
         format_wrap(out, "        -> ", json_get_text(m, "remedy"));
     if (json_get_text(m, "last_reply")[0] != '\0')
-        format_wrap(out, "        upstream said: ", json_get_text(m, "last_reply"));
+        format_wrap(out, "        last reply: ", json_get_text(m, "last_reply"));
     print_mailbox_budget(out, m);
     print_mailbox_record(out, m, now);
 }

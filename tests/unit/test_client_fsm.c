@@ -942,7 +942,7 @@ static const struct dialogue nobody_left[] = {
                                    "S: 550 5.1.1 no\n"
                                    "> recipient 0: 550 5.1.1 no\n"
                                    "S: 554 5.5.1 no valid recipients\n"
-                                   "> result data: 554 5.5.1 no valid recipients\n"
+                                   "> result rcpt: 550 5.1.1 no\n"
                                    "> ready\n"
                                    "! begin\n"
                                    "C: RSET\n"

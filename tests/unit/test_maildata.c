@@ -247,7 +247,7 @@ static void dots_are_stuffed_and_the_end_appended(void **state)
 
 static void a_full_buffer_takes_nothing(void **state)
 {
-    static const char text[] = "ab\r\n.c\r\n";
+    static const char text[] = "ab\r\n.cde";
     struct maildata_encoder e;
     struct bytes out;
 

@@ -108,6 +108,32 @@ static void rcpt_4xx_defers_only_that_recipient(void **state)
     outcome_done(&o);
 }
 
+/* Servers differ in how they refuse DATA then; none of it is about the message. */
+static void recipients_that_are_all_deferred_wait_whatever_data_got(void **state)
+{
+    static const char *const refusals[] = {"503 5.5.1 Bad sequence of commands",
+                                           "554 5.5.1 Error: no valid recipients",
+                                           "503 5.5.2 Need rcpt command"};
+    (void)state;
+    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
+        struct outcome o;
+        struct outcome_end end;
+        struct reply later = reply("450 4.2.1 mailbox busy");
+        struct reply r = reply(refusals[i]);
+        struct outcome_context c = context(STAGE_DATA, &r);
+        make(&o);
+        outcome_recipient(&o, 0, &later);
+        outcome_recipient(&o, 1, &later);
+        outcome_finish(&o, &c, &end);
+        assert_int_equal(end.attempt.state, QUEUE_QUEUED);
+        assert_true(end.attempt.wait_ms >= 60000 * 3 / 4);
+        assert_int_equal(state_of(&o, 0), RECIPIENT_PENDING);
+        assert_false(end.has_mailbox_verdict);
+        assert_string_equal(o.envelope.recipients[0].reply, "450 4.2.1 mailbox busy");
+        outcome_done(&o);
+    }
+}
+
 static void a_loss_after_the_end_of_data_is_uncertain(void **state)
 {
     struct outcome o;
@@ -250,6 +276,7 @@ int main(void)
         cmocka_unit_test(a_positive_final_reply_delivers_and_removes),
         cmocka_unit_test(a_refused_recipient_fails_alone_and_is_kept_as_a_dead_letter),
         cmocka_unit_test(rcpt_4xx_defers_only_that_recipient),
+        cmocka_unit_test(recipients_that_are_all_deferred_wait_whatever_data_got),
         cmocka_unit_test(a_loss_after_the_end_of_data_is_uncertain),
         cmocka_unit_test(
             a_loss_before_the_end_of_data_is_not_uncertain_and_costs_the_message_nothing),
