@@ -82,6 +82,7 @@ enum answer {
     ANSWER_BDAT,
     ANSWER_HTTP,
     ANSWER_NOT_WAITED,
+    ANSWER_ENDLESS_LINE,
     ANSWER_COUNT
 };
 
@@ -123,6 +124,8 @@ static const struct {
                      .closing = "HTTP on a mail port"},
     [ANSWER_NOT_WAITED] = {.text = "554 5.5.1 Mail data after a refused DATA; closing",
                            .closing = "mail data after a refused DATA"},
+    [ANSWER_ENDLESS_LINE] = {"500 5.5.2 Command line without end; closing", false,
+                             "a command line without end"},
 };
 
 _Static_assert(COUNT(answers) == ANSWER_COUNT, "every answer has its text");
@@ -165,6 +168,7 @@ struct server_fsm {
     bool begun;        /* an octet has come */
     bool data_refused; /* the last command was DATA, and not answered 354 */
     bool line_too_long;
+    size_t line_octets; /* of the current command line, kept or not */
     size_t held;    /* octets done with but not yet consumed */
     size_t asked;   /* RCPT commands in this transaction */
     unsigned bad;   /* commands */
@@ -558,6 +562,7 @@ static void end_line(struct server_fsm *f, struct server_effect *out)
     run_line(f, len > 0 ? p : "", len, out);
     bytes_clear(&f->line);
     f->line_too_long = false;
+    f->line_octets = 0;
 }
 
 /* Reads up to the end of one line. */
@@ -576,8 +581,11 @@ static size_t step_command(struct server_fsm *f, const uint8_t *data, size_t len
         f->line_too_long = true;
         bytes_clear(&f->line);
     }
+    f->line_octets += used;
     if (lf != NULL)
         end_line(f, out);
+    else if (f->line_octets > SERVER_LINE_SWALLOW_MAX)
+        answer(f, ANSWER_ENDLESS_LINE, out);
     return used;
 }
 

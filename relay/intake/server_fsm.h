@@ -36,7 +36,9 @@
 #define SERVER_CHUNK            16384 /* most mail data in one effect */
 #define SERVER_HELO_MAX         255   /* octets kept of an EHLO or HELO name */
 #define SERVER_SUBJECT_MAX      200   /* octets kept of a subject, for people */
-#define SERVER_SWALLOW_MAX      (UINT64_C(1) << 29) /* of refused mail data; then the session ends */
+#define SERVER_LINE_SWALLOW_MAX                                                                    \
+    65536 /* octets of a command line without end; then the session is closed */
+#define SERVER_SWALLOW_MAX (UINT64_C(1) << 29) /* of refused mail data; then the session ends */
 
 struct server_fsm;
 
