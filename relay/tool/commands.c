@@ -239,6 +239,8 @@ static int queue_for_people(const struct tool *t, struct source *s, struct error
         cJSON_Delete(page);
     } while (t->all && after != 0);
     page_list_end(&list, t->out, (uint64_t)total);
+    if (s->offline == NULL && total > 0)
+        show_unready(t, &s->places);
     return EX_OK;
 }
 
