@@ -6,7 +6,8 @@
  * besides. Their records are read and verified on a worker and appended again, MESSAGE before STATE.
  * A message is passed over while it is leased or anything of it is under way, also when that began
  * during the read: what was read may then be old. What does not verify is carried too, marked as
- * damaged; else one bad record would keep every later segment from being removed.
+ * damaged; else one bad record would keep every later segment from being removed. What cannot be read
+ * at all waits where it is.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,7 @@ struct carry_record {
     struct segment_record record;
     struct bytes raw;
     bool ok; /* it verifies */
+    enum error_kind failure;
 };
 
 struct carry_item {
@@ -77,6 +79,7 @@ static void read_record(const struct queue *q, struct carry_record *r)
     struct error err = ERROR_INIT;
     bytes_init(&r->raw, CARRY_RAW_MAX);
     r->ok = segfile_read(q->ops, q->journal_dir, &r->place, &r->record, &r->raw, &err);
+    r->failure = err.kind;
 }
 
 static void carry_work(void *ctx)
@@ -130,7 +133,7 @@ static void copy_record(struct carried *a, const struct carry_record *from)
 
 static void append_copy(struct queue *q, struct message *m, struct carry_record *from)
 {
-    struct carried *a = from->raw.len == from->place.span ? calloc(1, sizeof(*a)) : NULL;
+    struct carried *a = calloc(1, sizeof(*a));
     if (!a) /* no memory now; it comes round again */
         return;
     a->q = q;
@@ -179,6 +182,13 @@ static bool same_place(const struct message *m, enum place_kind kind,
            p->offset == from->place.offset;
 }
 
+/* What cannot be read just now may be read later, and is not replaced by less. */
+static bool usable(const struct message *m, const struct carry_record *r)
+{
+    return r->ok || r->failure == ERROR_DAMAGED ||
+           (r->failure == ERROR_IO && m->damaged && r->raw.len == r->place.span);
+}
+
 static bool at_rest(const struct message *m)
 {
     return !m->leased && m->under_way == 0 && !m->places[PLACE_DOUBT].segment;
@@ -192,6 +202,8 @@ static void carry_item(struct queue *q, struct carry_item *item)
     bool has_outcomes = m->places[PLACE_OUTCOMES].segment != NULL;
     if (has_outcomes != item->has_outcomes ||
         (has_outcomes && !same_place(m, PLACE_OUTCOMES, &item->outcomes)))
+        return;
+    if (!usable(m, &item->message) || (has_outcomes && !usable(m, &item->outcomes)))
         return;
     append_copy(q, m, &item->message);
     if (m->places[PLACE_STATE].segment)
