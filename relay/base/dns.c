@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -102,6 +103,23 @@ static bool not_found(const char *host, int code, int errnum, struct error *err)
     return error_set(err, ERROR_IO, "look up %s: %s", host, gai_strerror(code));
 }
 
+/* RFC 6761 6.3: this name needs no resolver, and some small systems have neither /etc/hosts nor a resolver that
+ * knows it. Asked last, so that whoever did write it down is heard. */
+static bool is_localhost(const char *host)
+{
+    return strcasecmp(host, "localhost") == 0 || strcasecmp(host, "localhost.") == 0;
+}
+
+static bool find_loopback(struct dns_found *found)
+{
+    static const char *const addresses[] = {"127.0.0.1", "::1"};
+
+    for (size_t i = 0; i < sizeof(addresses) / sizeof(addresses[0]); i++)
+        if (net_parse(addresses[i], &found->list[found->count]))
+            found->count++;
+    return found->count > 0;
+}
+
 bool dns_resolve_system(void *ctx, const char *host, struct dns_found *found, struct error *err)
 {
     const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
@@ -109,6 +127,8 @@ bool dns_resolve_system(void *ctx, const char *host, struct dns_found *found, st
     int code = getaddrinfo(host, NULL, &hints, &list);
 
     (void)ctx;
+    if (code != 0 && is_localhost(host))
+        return find_loopback(found);
     if (code != 0)
         return not_found(host, code, errno, err);
     for (const struct addrinfo *a = list; a != NULL && found->count < DNS_FOUND_MAX; a = a->ai_next)

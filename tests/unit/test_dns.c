@@ -548,7 +548,7 @@ static bool enter_own_world(const char *resolv, const char *nsswitch)
     if (!write_file("/proc/self/uid_map", map) || !raise_loopback())
         return false;
     if (!write_file(resolv, "nameserver 127.0.0.2\noptions timeout:1 attempts:1\n") ||
-        !write_file(nsswitch, "hosts: files dns\n"))
+        !write_file(nsswitch, "hosts: dns\n"))
         return false;
     if (access("/etc/nsswitch.conf", F_OK) == 0 &&
         mount(nsswitch, "/etc/nsswitch.conf", NULL, MS_BIND, NULL) != 0)
@@ -588,7 +588,7 @@ static bool converse(const char *resolv)
     ask_and_wait(dns, "gone.example.", &e);
     good &= check("no such name", e.count == 0 && e.err.kind == ERROR_MISSING, &e);
     ask_and_wait(dns, "localhost", &e);
-    good &= check("localhost", e.count > 0, &e);
+    good &= check("localhost, which the resolver does not know", e.count == 2, &e);
     dns_free(dns);
     event_base_free(e.base);
     return good;
