@@ -159,7 +159,7 @@ bool content_read(const struct fileops *ops, int fd, uint64_t id, uint64_t size,
     block->len = got > CONTENT_FRAME ? (uint32_t)(got - CONTENT_FRAME) : 0;
     if (block->len != want || bytes_get32(block->frame) != want ||
         bytes_get32(block->frame + 4) != block_crc(id, number, block->frame + CONTENT_FRAME, want))
-        return error_set(err, ERROR_DAMAGED, "block %" PRIu64 " of body %016" PRIx64
-                         " does not verify", number, id);
+        return error_set(err, ERROR_DAMAGED,
+                         "block %" PRIu64 " of body %016" PRIx64 " does not verify", number, id);
     return true;
 }

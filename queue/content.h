@@ -18,10 +18,10 @@
 #include "queue/fileops.h"
 
 #define CONTENT_BLOCK        65536u
-#define CONTENT_FRAME        8u /* length and checksum */
-#define CONTENT_WRITE_BACK   (1024u * 1024u)     /* the kernel is asked to begin after this much */
+#define CONTENT_FRAME        8u                   /* length and checksum */
+#define CONTENT_WRITE_BACK   (1024u * 1024u)      /* the kernel is asked to begin after this much */
 #define CONTENT_UNSYNCED_MAX (4u * 1024u * 1024u) /* and made to end after this much */
-#define CONTENT_NAME_MAX     22 /* 16 hex digits, ".body", NUL */
+#define CONTENT_NAME_MAX     22                   /* 16 hex digits, ".body", NUL */
 #define CONTENT_PATH_MAX     4096
 
 struct content_block {

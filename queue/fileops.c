@@ -174,8 +174,7 @@ int fileops_read_all(const struct fileops *ops, int fd, void *data, size_t len, 
 {
     size_t have = 0;
     while (have < len) {
-        ssize_t n =
-            ops->pread(ops->ctx, fd, (char *)data + have, len - have, offset + (off_t)have);
+        ssize_t n = ops->pread(ops->ctx, fd, (char *)data + have, len - have, offset + (off_t)have);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)

@@ -1,8 +1,8 @@
 /*
  * Messages by id, in order: a tree balanced by chance, whose nodes are embedded in what they index.
  *
- * A treap: each node's priority is a hash of its key, so nothing is stored for the balance and equal
- * contents give equal trees. Find, insert, remove and next are O(log n) on average. Pure.
+ * A treap: each node's priority is a hash of its key, so nothing is stored for the balance and
+ * equal contents give equal trees. Find, insert, remove and next are O(log n) on average. Pure.
  */
 #ifndef OUTTRAY_QUEUE_IDTREE_H
 #define OUTTRAY_QUEUE_IDTREE_H

@@ -47,9 +47,9 @@ struct journal_segment {
     uint32_t size;
     uint32_t proven;
     uint32_t end;
-    uint64_t holds; /* living records in it, and readers */
-    bool busy;      /* being sealed or removed */
-    bool failed;    /* a write to it failed: not to be used again */
+    uint64_t holds;           /* living records in it, and readers */
+    bool busy;                /* being sealed or removed */
+    bool failed;              /* a write to it failed: not to be used again */
     struct message *messages; /* the spool's: those whose current copy is in it */
 };
 
@@ -88,7 +88,8 @@ struct journal *journal_new(const struct journal_options *options);
 /* Makes a segment that recovery found known; in the order of their numbers. NULL without memory. */
 struct journal_segment *journal_adopt(struct journal *j, const struct segment_header *h,
                                       const struct record_end *end);
-/* Begins a new segment behind the adopted ones. Blocks. Sets `failing` when that is not possible. */
+/* Begins a new segment behind the adopted ones. Blocks. Sets `failing` when that is not possible.
+ */
 void journal_start(struct journal *j, uint64_t next_seq, uint64_t next_id, uint64_t next_number,
                    bool has_spare);
 /* Flushes what waits, seals, keeps a prepared segment as the spare. Only after tasks_finish(). */

@@ -8,6 +8,7 @@
 
 #include "queue/restore.h"
 #include "queue/spool.h"
+#include "queue/spooldir.h"
 
 #define SEGMENT_DEFAULT    (16u * 1024u * 1024u)
 #define SEGMENT_SMALL      (4u * 1024u * 1024u)
@@ -125,16 +126,18 @@ struct queue *queue_open(const struct queue_options *options, struct queue_recov
                          struct error *err)
 {
     struct queue_recovery found = {0};
+    struct error unused = ERROR_INIT;
     struct queue *q = calloc(1, sizeof(*q));
+    err = err ? err : &unused;
     if (!q) {
         error_set(err, ERROR_NO_ROOM, "no memory for the queue");
         return NULL;
     }
     set_options(q, options);
-    bool ok = set_paths(q, options->dir, err) && restore_lock(q, err) &&
+    bool ok = set_paths(q, options->dir, err) && spooldir_lock(q, err) &&
               make_parts(q, options, err) && restore_messages(q, &found, err);
     if (!ok) {
-        if (err && err->kind != ERROR_BUSY)
+        if (err->kind != ERROR_BUSY)
             error_wrap(err, "spool %s", options->dir);
         queue_free(q);
         return NULL;

@@ -71,7 +71,8 @@ struct queue_options {
     uint64_t now_ms;
     uint64_t wall_ms;
     bool read_only; /* no lock, nothing written or repaired: for looking at a spool of a daemon that
-                       is down, or at a copy */
+                       is down, or at a copy. The executor may then be empty: everything runs inline
+                       and callbacks come from within the calls */
 };
 
 /* What recovery found. */
@@ -85,12 +86,14 @@ struct queue_recovery {
 };
 
 /* Locks the spool, recovers it and opens a new segment. Blocks. ERROR_BUSY when another process has
- * it open; then the text names the directory. `dir` and `ops` are borrowed until queue_close().
- * NULL on failure. */
+ * it open; then the text names the directory. `ops` is borrowed until queue_close(). NULL on failure.
+ * A disk on which no new segment can be made is no failure: the queue opens, failing (see
+ * queue_counts), and takes mail when that has passed. */
 struct queue *queue_open(const struct queue_options *options, struct queue_recovery *out_recovery,
                          struct error *err);
 /* Waits for what is under way (flush and bodies), seals the segment, unlocks. Writers and readers
- * must have been closed. Accepts NULL. */
+ * must have been closed. Callbacks of what was under way come from within this call; it must not be
+ * called from a callback. Accepts NULL. */
 void queue_close(struct queue *q);
 
 /* ---- accepting ------------------------------------------------------------------------------- */
@@ -101,12 +104,13 @@ enum queue_flow {
     QUEUE_FLOW_ERROR /* not taken; the writer can only be aborted */
 };
 
-/* Tells why new mail of about `size` octets (0: unknown) cannot be taken now: ERROR_NO_ROOM. Cheap. */
+/* Tells why new mail of about `size` octets (0: unknown) cannot be taken now: ERROR_NO_ROOM, or
+ * ERROR_IO while the disk fails. Cheap. */
 bool queue_has_room(struct queue *q, uint64_t size, struct error *err);
 
-/* Begins a message. on_drain(ctx) is called when appends may go on after QUEUE_FLOW_FULL. NULL and
- * ERROR_NO_ROOM when the disk budget is spent. The writer belongs to the caller until commit or
- * abort. Memory: at most about two blocks a writer. */
+/* Begins a message. on_drain(ctx) is called when appends may go on after QUEUE_FLOW_FULL. NULL, with
+ * the error of queue_has_room(), when nothing can be taken. The writer belongs to the caller until
+ * commit or abort. Memory: at most about three blocks a writer. */
 struct queue_writer *queue_begin(struct queue *q, void (*on_drain)(void *ctx), void *ctx,
                                  struct error *err);
 uint64_t queue_writer_id(const struct queue_writer *w);
@@ -140,15 +144,18 @@ uint32_t queue_route_count(const struct queue *q);
 const char *queue_route_name(const struct queue *q, uint32_t route);
 
 /* reader and envelope are NULL on error. The reader belongs to the callee until queue_reader_close();
- * the envelope, with the recorded outcomes applied, belongs to the reader. ERROR_DAMAGED: the message
- * has been held and marked. */
+ * the envelope, with the recorded outcomes applied, belongs to the reader. ERROR_DAMAGED, here or
+ * while reading: the message has been marked; when its lease ends, however it ends but with
+ * QUEUE_GONE, it is held. */
 typedef void queue_reader_fn(void *ctx, struct queue_reader *r, const struct envelope *e,
                              const struct error *err);
-/* Opens a message for reading, leased or not. The callback always comes. */
+/* Opens a message for reading, leased or not. The callback always comes. A message that is marked as
+ * damaged and not leased is read as far as it can be: unverified octets too, and ERROR_DAMAGED
+ * instead of the end. */
 void queue_reader_open(struct queue *q, uint64_t id, queue_reader_fn *done, void *ctx);
 
 /* data is valid during the callback; len 0 without error is the end. Every block was verified against
- * its checksum before it is handed out. */
+ * its checksum before it is handed out (but see queue_reader_open). */
 typedef void queue_read_fn(void *ctx, const uint8_t *data, size_t len, const struct error *err);
 /* Reads the next block, at most QUEUE_BLOCK octets. One read at a time. */
 void queue_read(struct queue_reader *r, queue_read_fn *done, void *ctx);
@@ -159,7 +166,7 @@ void queue_reader_close(struct queue_reader *r);
 typedef void queue_done_fn(void *ctx, const struct error *err);
 
 /* Marks a leased message in doubt: durable before the callback. If the outcome is never settled (we
- * crash), recovery makes it uncertain. */
+ * crash), recovery makes it uncertain. With an error there is no mark, and it may be released. */
 void queue_doubt(struct queue *q, uint64_t id, uint64_t wall_ms, queue_done_fn *done, void *ctx);
 
 /* How an attempt on a leased message ended. */
@@ -187,7 +194,9 @@ bool queue_find(const struct queue *q, uint64_t id, struct queue_info *out_info)
  * better; the queue may change between two calls. */
 bool queue_list(const struct queue *q, uint64_t after, struct queue_info *out_info);
 
-/* Makes a message (queued, uncertain, held or dead) due now. ERROR_BUSY while it is in flight. */
+/* Makes a message (queued, uncertain, held or dead) due now. A dead one begins anew: its recipients
+ * that failed are pending again, and no time has been tried. ERROR_BUSY while it is in flight,
+ * ERROR_DAMAGED when it is marked so. */
 bool queue_retry(struct queue *q, uint64_t id, uint64_t now_ms, uint64_t wall_ms,
                  struct error *err);
 /* Removes a message for good, durably. ERROR_BUSY while it is in flight. */

@@ -81,8 +81,8 @@ static bool read_message(struct queue_reader *r)
     struct segment_record record = {.head_len = r->head_len};
     bytes_init(&raw, READER_RAW_MAX);
     const struct queue *q = r->q;
-    bool ok = segfile_read(q->ops, q->journal_dir, &r->message, &record, &raw, &r->error) ||
-              tolerates(r);
+    bool ok =
+        segfile_read(q->ops, q->journal_dir, &r->message, &record, &raw, &r->error) || tolerates(r);
     ok = ok && split_record(r, &raw, (size_t)SEGMENT_RECORD_HEADER + record.head_len);
     bytes_done(&raw);
     return ok;

@@ -70,8 +70,8 @@ bool recover_start(const struct fileops *ops, int fd, const struct recover_segme
     size_t before = out_ends->len;
     uint8_t *body = bytes_reserve(out_ends, r.body_len);
     off_t at = (off_t)SEGMENT_BLOCK + SEGMENT_RECORD_HEADER + r.head_len;
-    if (!body || fileops_read_all(ops, fd, body, r.body_len, at, &len) < 0 ||
-        len < r.body_len || bytes_crc(0, body, r.body_len) != r.body_crc)
+    if (!body || fileops_read_all(ops, fd, body, r.body_len, at, &len) < 0 || len < r.body_len ||
+        bytes_crc(0, body, r.body_len) != r.body_crc)
         return false;
     out_ends->len = before + r.body_len / RECORD_END_LEN * RECORD_END_LEN;
     return true;
@@ -180,8 +180,8 @@ struct scan {
     struct recover_segment *s;
     uint32_t limit; /* of what can be searched */
     uint32_t bound; /* no record reaches beyond */
-    uint32_t gap;  /* where the current gap begins, or 0 */
-    uint32_t base; /* highest seen */
+    uint32_t gap;   /* where the current gap begins, or 0 */
+    uint32_t base;  /* highest seen */
 };
 
 /* The head of the record at `at`, when its header and head verify. */
@@ -317,8 +317,8 @@ bool recover_scan(const struct fileops *ops, int fd, const struct record_end *en
     }
     for (size_t i = 0; i < s->gap_count; i++)
         s->gaps[i].torn = s->gaps[i].offset >= s->proven;
-    return ok || error_set(err, ERROR_NO_ROOM, "no memory to read segment %016" PRIx64,
-                           s->header.number);
+    return ok ||
+           error_set(err, ERROR_NO_ROOM, "no memory to read segment %016" PRIx64, s->header.number);
 }
 
 /* ---- setting aside --------------------------------------------------------------------------- */

@@ -7,9 +7,9 @@
  * that damage hides nothing but itself.
  *
  * Torn or damaged: a record was acknowledged only after everything up to its end was durable. So a
- * stretch that does not verify is damage when a later segment, the footer, or a later record (by its
- * `base`) says that this place was durable; otherwise it is the torn end of a write that nobody was
- * told of.
+ * stretch that does not verify is damage when a later segment, the footer, or a later record (by
+ * its `base`) says that this place was durable; otherwise it is the torn end of a write that nobody
+ * was told of.
  */
 #ifndef OUTTRAY_QUEUE_RECOVER_H
 #define OUTTRAY_QUEUE_RECOVER_H

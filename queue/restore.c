@@ -10,91 +10,7 @@
 #include "queue/backoff.h"
 #include "queue/recover.h"
 
-#define FORMAT_TEXT "outtray-spool 1\n"
-#define SEQ_STEP    (1u << 20) /* more than the records of a lost tail */
-
-/* ---- directories, format and lock ------------------------------------------------------------ */
-
-static bool make_directory(struct queue *q, const char *path, const char *parent, struct error *err)
-{
-    if (q->ops->mkdir(q->ops->ctx, path, 0700) < 0)
-        return errno == EEXIST || error_errno(err, errno, "make directory %s", path);
-    if (q->ops->sync_directory(q->ops->ctx, parent) < 0)
-        return error_errno(err, errno, "sync directory %s", parent);
-    return true;
-}
-
-static bool make_directories(struct queue *q, struct error *err)
-{
-    char parent[SPOOL_PATH_MAX];
-    strcpy(parent, q->dir);
-    char *slash = strrchr(parent, '/');
-    if (!slash)
-        strcpy(parent, ".");
-    else
-        slash[slash == parent ? 1 : 0] = '\0';
-    return make_directory(q, q->dir, parent, err) &&
-           make_directory(q, q->journal_dir, q->dir, err) &&
-           make_directory(q, q->content_dir, q->dir, err) &&
-           make_directory(q, q->damaged_dir, q->dir, err);
-}
-
-static bool lock(struct queue *q, struct error *err)
-{
-    char path[SPOOL_PATH_MAX];
-    if (snprintf(path, sizeof(path), "%s/lock", q->dir) >= (int)sizeof(path))
-        return error_set(err, ERROR_INVALID, "%s: the path is too long", q->dir);
-    q->lock_fd = q->ops->open(q->ops->ctx, path, O_RDWR | O_CREAT, 0600);
-    if (q->lock_fd < 0)
-        return error_errno(err, errno, "open %s", path);
-    if (q->ops->lock(q->ops->ctx, q->lock_fd) == 0)
-        return true;
-    if (errno == EWOULDBLOCK)
-        return error_set(err, ERROR_BUSY, "the spool %s is in use by another process", q->dir);
-    return error_errno(err, errno, "lock %s", path);
-}
-
-static bool write_format(struct queue *q, int fd, const char *path, struct error *err)
-{
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)FORMAT_TEXT,
-                        .iov_len = strlen(FORMAT_TEXT)};
-    if (fileops_writev_all(q->ops, fd, &iov, 1, 0) < 0 || q->ops->fsync(q->ops->ctx, fd) < 0)
-        return error_errno(err, errno, "write %s", path);
-    if (q->ops->sync_directory(q->ops->ctx, q->dir) < 0)
-        return error_errno(err, errno, "sync directory %s", q->dir);
-    return true;
-}
-
-/* A format file that was cut short while it was first written is written again. */
-static bool check_format(struct queue *q, struct error *err)
-{
-    char path[SPOOL_PATH_MAX];
-    char text[sizeof(FORMAT_TEXT) + 1];
-    size_t len = 0;
-    if (snprintf(path, sizeof(path), "%s/format", q->dir) >= (int)sizeof(path))
-        return error_set(err, ERROR_INVALID, "%s: the path is too long", q->dir);
-    int fd = q->ops->open(q->ops->ctx, path, q->read_only ? O_RDONLY : O_RDWR | O_CREAT, 0600);
-    if (fd < 0)
-        return error_errno(err, errno, "open %s", path);
-    bool ok = true;
-    size_t want = strlen(FORMAT_TEXT);
-    if (fileops_read_all(q->ops, fd, text, sizeof(text), 0, &len) < 0)
-        ok = error_errno(err, errno, "read %s", path);
-    else if (len > want || memcmp(text, FORMAT_TEXT, len) != 0)
-        ok = error_set(err, ERROR_INVALID, "%s: this program does not know that spool format",
-                       path);
-    else if (len < want && !q->read_only)
-        ok = write_format(q, fd, path, err);
-    (void)q->ops->close(q->ops->ctx, fd);
-    return ok;
-}
-
-bool restore_lock(struct queue *q, struct error *err)
-{
-    if (q->read_only)
-        return check_format(q, err);
-    return make_directories(q, err) && lock(q, err) && check_format(q, err);
-}
+#define SEQ_STEP (1u << 20) /* more than the records of a lost tail */
 
 /* ---- what there is --------------------------------------------------------------------------- */
 
@@ -188,9 +104,7 @@ static bool apply_message(struct restore *r, const struct recover_entry *e, cons
         spool_add(q, m, id);
         m->entry.due_ms = q->now_ms;
     }
-    struct message_change to = spool_change(m);
-    to.damaged = fields.damaged || !e->body_ok;
-    spool_set(q, m, &to);
+    m->bad_message = fields.damaged || !e->body_ok;
     m->head_len = e->record.head_len;
     m->envelope_len = fields.envelope_len;
     spool_place(q, m, PLACE_MESSAGE, r->adopted, e->offset,
@@ -215,7 +129,7 @@ static bool apply_state(struct restore *r, const struct recover_entry *e, const 
     }
     struct message_change to = spool_change(m);
     to.state = (enum queue_state)s.state;
-    to.damaged = m->damaged || s.damaged;
+    to.damaged = s.damaged;
     spool_set(q, m, &to);
     m->attempts = s.attempts;
     m->tried_ms = s.tried_ms;
@@ -269,9 +183,8 @@ typedef bool apply_fn(struct restore *r, const struct recover_entry *e, const ui
                       struct error *err);
 
 static apply_fn *const appliers[] = {
-    [SEGMENT_START] = apply_start, [SEGMENT_MESSAGE] = apply_message,
-    [SEGMENT_STATE] = apply_state, [SEGMENT_DOUBT] = apply_doubt,
-    [SEGMENT_GONE] = apply_gone,   [SEGMENT_MARK] = apply_start,
+    [SEGMENT_START] = apply_start, [SEGMENT_MESSAGE] = apply_message, [SEGMENT_STATE] = apply_state,
+    [SEGMENT_DOUBT] = apply_doubt, [SEGMENT_GONE] = apply_gone,       [SEGMENT_MARK] = apply_start,
 };
 
 static bool apply_entry(struct restore *r, const struct recover_entry *e, struct error *err)
@@ -289,7 +202,9 @@ static bool apply_entry(struct restore *r, const struct recover_entry *e, struct
     }
     if (e->record.type >= sizeof(appliers) / sizeof(appliers[0]) || !appliers[e->record.type])
         return true; /* of a later version: nothing that this one must know */
-    return appliers[e->record.type](r, e, r->segment->heads.data + e->head_at, err);
+    /* Where no record has a head there is no memory for heads either. */
+    const uint8_t *head = e->record.head_len > 0 ? r->segment->heads.data + e->head_at : NULL;
+    return appliers[e->record.type](r, e, head, err);
 }
 
 /* ---- one segment ----------------------------------------------------------------------------- */
@@ -371,6 +286,12 @@ static bool sync_found(struct restore *r, const char *path, struct error *err)
     return error_errno(err, errno, "sync %s", path);
 }
 
+/* A daemon that runs beside a read-only opening removes segments in which nothing counts. */
+static bool vanished(const struct queue *q, const struct error *err)
+{
+    return q->read_only && err->errnum == ENOENT;
+}
+
 static bool read_segment(struct restore *r, uint64_t number, struct error *err)
 {
     const struct queue *q = r->q;
@@ -379,7 +300,7 @@ static bool read_segment(struct restore *r, uint64_t number, struct error *err)
     struct record_end end;
     segfile_path(q->journal_dir, number, path);
     if (!recover_open(q->ops, path, number, q->read_only, &s, &r->fd, err))
-        return false;
+        return vanished(q, err);
     r->segment = &s;
     bool ok = recover_scan(q->ops, r->fd, find_end(r, number, &end), &s, err) &&
               sync_found(r, path, err) && apply_segment(r, err);
@@ -414,13 +335,12 @@ static bool read_start(struct restore *r, uint64_t *number, struct error *err)
     int fd;
     segfile_path(q->journal_dir, *number, path);
     if (!recover_open(q->ops, path, *number, q->read_only, &s, &fd, &why)) {
-        if (why.kind != ERROR_DAMAGED) {
-            *err = why;
-            return false;
-        }
-        bool ok = put_away(r, *number, err);
+        uint64_t which = *number;
         *number = 0;
-        return ok;
+        if (why.kind == ERROR_DAMAGED)
+            return put_away(r, which, err);
+        *err = why;
+        return vanished(q, &why);
     }
     (void)recover_start(q->ops, fd, &s, &r->ends);
     recover_done(&s);
@@ -483,8 +403,8 @@ static void settle_message(struct restore *r, struct message *m)
     struct queue *q = r->q;
     struct message_change to = spool_change(m);
     bool missing = m->large && !m->has_content;
-    r->found.damaged += missing && !m->damaged;
-    to.damaged = m->damaged || missing || m->bad_outcomes;
+    r->found.damaged += missing && !m->damaged && !m->bad_message;
+    to.damaged = m->damaged || m->bad_message || missing || m->bad_outcomes;
     if (m->places[PLACE_DOUBT].segment) {
         to.state = QUEUE_UNCERTAIN;
         m->entry.due_ms = q->now_ms + q->uncertain_wait_ms;
@@ -521,6 +441,9 @@ static void record_uncertain(struct queue *q)
 static void start_journal(struct restore *r)
 {
     struct queue *q = r->q;
+    /* A renamed spare must not come back under its old name with a new header. When this fails, so
+     * does making a segment, which is where it is reported. */
+    (void)q->ops->sync_directory(q->ops->ctx, q->journal_dir);
     uint64_t next_id = r->max_id + 1 > r->id_limit ? r->max_id + 1 : r->id_limit;
     journal_start(q->journal, r->max_seq + SEQ_STEP, next_id, r->max_number + 1, r->has_spare);
     record_uncertain(q);

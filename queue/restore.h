@@ -10,8 +10,6 @@
 
 #include "queue/spool.h"
 
-/* Makes the directories and the format file when they are missing, checks the format, locks. */
-bool restore_lock(struct queue *q, struct error *err);
 /* Reads all segments and the names of all bodies, fills tree and schedule, and starts the journal
  * unless the queue is read-only. */
 bool restore_messages(struct queue *q, struct queue_recovery *out, struct error *err);

@@ -9,10 +9,10 @@
 
 #include "queue/window.h"
 
-#define ZERO_CHUNK    65536u
-#define SEAL_WINDOW   (128u * 1024u)
-#define SEAL_CHUNK    65536u
-#define READ_PIECE    4096u
+#define ZERO_CHUNK  65536u
+#define SEAL_WINDOW (128u * 1024u)
+#define SEAL_CHUNK  65536u
+#define READ_PIECE  4096u
 
 void segfile_name(uint64_t number, char out[SEGFILE_NAME_MAX])
 {

@@ -22,10 +22,10 @@
 #define SEGMENT_ALIGN         8u
 #define SEGMENT_RECORD_HEADER 48u
 #define SEGMENT_FOOTER        64u
-#define SEGMENT_ENTRY         32u                 /* of the index, before the record's head */
-#define SEGMENT_HEAD_MAX      1024u               /* of a record */
-#define SEGMENT_BODY_MAX      (768u * 1024u)      /* of a record */
-#define SEGMENT_SIZE_MIN      (1536u * 1024u)     /* holds a START and the largest record */
+#define SEGMENT_ENTRY         32u             /* of the index, before the record's head */
+#define SEGMENT_HEAD_MAX      1024u           /* of a record */
+#define SEGMENT_BODY_MAX      (768u * 1024u)  /* of a record */
+#define SEGMENT_SIZE_MIN      (1536u * 1024u) /* holds a START and the largest record */
 #define SEGMENT_SIZE_MAX      (1024u * 1024u * 1024u)
 #define SEGMENT_VERSION       1u
 

@@ -2,9 +2,9 @@
  * The inside of the queue: what its parts (queue, writer, reader, restore, upkeep) share.
  * Nothing outside queue/ includes this.
  *
- * A message in memory is what the schedule needs and where its records are. Each of its places holds
- * its segment. Memory changes at once, places only when the record is durable; a message that is
- * gone leaves the tree at once and its memory when nothing of it is under way any more.
+ * A message in memory is what the schedule needs and where its records are. Each of its places
+ * holds its segment. Memory changes at once, places only when the record is durable; a message that
+ * is gone leaves the tree at once and its memory when nothing of it is under way any more.
  */
 #ifndef OUTTRAY_QUEUE_SPOOL_H
 #define OUTTRAY_QUEUE_SPOOL_H
@@ -58,6 +58,7 @@ struct message {
     bool revived : 1;
     bool unscheduled : 1;  /* there was no memory to schedule it */
     bool has_content : 1;  /* recovery: its body was seen */
+    bool bad_message : 1;  /* recovery: its newest copy does not verify */
     bool bad_outcomes : 1; /* recovery: its newest outcomes do not verify */
 };
 
@@ -100,11 +101,11 @@ struct queue {
     bool measured_ok;
     bool space_known;
     uint64_t free_bytes;
-    struct carry *carry;   /* a round under way, or NULL */
-    uint64_t carry_budget; /* octets that may be carried forward before the next tick */
+    struct carry *carry;          /* a round under way, or NULL */
+    uint64_t carry_budget;        /* octets that may be carried forward before the next tick */
     struct queue_writer *doomed;  /* failed large mail whose body waits to be removed */
     struct queue_reader *waiting; /* readers of messages whose outcome is under way */
-    unsigned opened; /* writers and readers, for our own bugs */
+    unsigned opened;              /* writers and readers, for our own bugs */
 };
 
 /* ---- messages in memory ---------------------------------------------------------------------- */
@@ -146,8 +147,7 @@ bool spool_write_doubt(struct queue *q, struct message *m, uint64_t wall_ms, que
 /* Detaches the message and appends its GONE; the body is removed when that is durable. */
 bool spool_write_gone(struct queue *q, struct message *m, queue_done_fn *done, void *ctx);
 /* What the MESSAGE record's head says of m. */
-void spool_message_head(const struct queue *q, const struct message *m,
-                        struct record_message *out);
+void spool_message_head(const struct queue *q, const struct message *m, struct record_message *out);
 /* Holds a message whose bytes do not verify, and records that. */
 void spool_mark_damaged(struct queue *q, struct message *m);
 

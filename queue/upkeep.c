@@ -3,11 +3,11 @@
  * forward so that the oldest segment can go.
  *
  * Stragglers are carried when the journal takes more than twice what lives in it and a few segments
- * besides. Their records are read and verified on a worker and appended again, MESSAGE before STATE.
- * A message is passed over while it is leased or anything of it is under way, also when that began
- * during the read: what was read may then be old. What does not verify is carried too, marked as
- * damaged; else one bad record would keep every later segment from being removed. What cannot be read
- * at all waits where it is.
+ * besides. Their records are read and verified on a worker and appended again, MESSAGE before
+ * STATE. A message is passed over while it is leased or anything of it is under way, also when that
+ * began during the read: what was read may then be old. What does not verify is carried too, marked
+ * as damaged; else one bad record would keep every later segment from being removed. What cannot be
+ * read at all waits where it is.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -18,8 +18,7 @@
 #define CARRY_BYTES    (1024u * 1024u)      /* of one round */
 #define CARRY_TICK     (8u * 1024u * 1024u) /* from one tick to the next */
 #define CARRY_SLACK    4                    /* segments */
-#define CARRY_RAW_MAX                                                                              \
-    (SEGMENT_RECORD_HEADER + SEGMENT_HEAD_MAX + SEGMENT_BODY_MAX + SEGMENT_ALIGN)
+#define CARRY_RAW_MAX  (SEGMENT_RECORD_HEADER + SEGMENT_HEAD_MAX + SEGMENT_BODY_MAX + SEGMENT_ALIGN)
 
 /* A record that was read to be written again. */
 struct carry_record {
@@ -127,15 +126,14 @@ static void copy_record(struct carried *a, const struct carry_record *from)
         a->record.head_len = (uint16_t)record_encode_message(&fields, head);
     }
     size_t left = a->raw.len - body_at;
-    a->record.body[0] =
-        (struct iovec){a->raw.data + body_at, body_len < left ? body_len : left};
+    a->record.body[0] = (struct iovec){a->raw.data + body_at, body_len < left ? body_len : left};
 }
 
-static void append_copy(struct queue *q, struct message *m, struct carry_record *from)
+static bool append_copy(struct queue *q, struct message *m, struct carry_record *from)
 {
     struct carried *a = calloc(1, sizeof(*a));
-    if (!a) /* no memory now; it comes round again */
-        return;
+    if (!a)
+        return false;
     a->q = q;
     a->m = m;
     a->id = message_id(m);
@@ -149,6 +147,7 @@ static void append_copy(struct queue *q, struct message *m, struct carry_record 
     a->record.done = carried_done;
     m->under_way++;
     journal_append(q->journal, &a->record);
+    return true;
 }
 
 static uint64_t wait_left(const struct queue *q, const struct message *m)
@@ -194,20 +193,24 @@ static bool at_rest(const struct message *m)
     return !m->leased && m->under_way == 0 && !m->places[PLACE_DOUBT].segment;
 }
 
-static void carry_item(struct queue *q, struct carry_item *item)
+/* Whether what was read is still what counts. */
+static bool current(const struct message *m, const struct carry_item *item)
+{
+    bool has_outcomes = m->places[PLACE_OUTCOMES].segment != NULL;
+    return at_rest(m) && same_place(m, PLACE_MESSAGE, &item->message) &&
+           has_outcomes == item->has_outcomes &&
+           (!has_outcomes || same_place(m, PLACE_OUTCOMES, &item->outcomes));
+}
+
+static bool carry_item(struct queue *q, struct carry_item *item)
 {
     struct message *m = spool_find(q, item->id);
-    if (!m || !at_rest(m) || !same_place(m, PLACE_MESSAGE, &item->message))
-        return;
-    bool has_outcomes = m->places[PLACE_OUTCOMES].segment != NULL;
-    if (has_outcomes != item->has_outcomes ||
-        (has_outcomes && !same_place(m, PLACE_OUTCOMES, &item->outcomes)))
-        return;
-    if (!usable(m, &item->message) || (has_outcomes && !usable(m, &item->outcomes)))
-        return;
-    append_copy(q, m, &item->message);
+    if (!m || !current(m, item) || !usable(m, &item->message) ||
+        (item->has_outcomes && !usable(m, &item->outcomes)) || !append_copy(q, m, &item->message))
+        return false;
     if (m->places[PLACE_STATE].segment)
         append_state(q, m, item);
+    return true;
 }
 
 static void carry_free(struct carry *c)
@@ -224,10 +227,12 @@ static void carry_done(void *ctx)
 {
     struct carry *c = ctx;
     struct queue *q = c->q;
+    bool any = false;
     for (size_t i = 0; i < c->count; i++)
-        carry_item(q, &c->items[i]);
+        any = carry_item(q, &c->items[i]) || any;
     journal_drop(q->journal, c->segment);
-    q->carry_budget -= c->bytes < q->carry_budget ? c->bytes : q->carry_budget;
+    bool spent = !any || c->bytes >= q->carry_budget;
+    q->carry_budget = spent ? 0 : q->carry_budget - c->bytes;
     q->carry = NULL;
     carry_free(c);
     carry_begin(q);

@@ -204,8 +204,8 @@ bool queue_has_room(struct queue *q, uint64_t size, struct error *err)
     if (q->max_bytes > 0 && (taken > q->max_bytes || size > q->max_bytes - taken))
         return error_set(err, ERROR_NO_ROOM, "the spool has reached its limit of %llu MB",
                          (unsigned long long)(q->max_bytes >> 20));
-    if (q->space_known && (q->free_bytes < q->min_free_bytes ||
-                        q->free_bytes - q->min_free_bytes < size))
+    if (q->space_known &&
+        (q->free_bytes < q->min_free_bytes || q->free_bytes - q->min_free_bytes < size))
         return error_set(err, ERROR_NO_ROOM,
                          "the disk of the spool has %llu MB left, and %llu MB must stay free",
                          (unsigned long long)(q->free_bytes >> 20),
@@ -356,8 +356,7 @@ static bool fill_head(struct queue_writer *w, const struct envelope *e, struct e
     w->message = spool_message(w->q, &head);
     if (!w->message)
         return error_set(err, ERROR_NO_ROOM, "no memory or too many routes for a message");
-    w->record.head_len =
-        (uint16_t)record_encode_message(&head, journal_record_head(&w->record));
+    w->record.head_len = (uint16_t)record_encode_message(&head, journal_record_head(&w->record));
     w->message->head_len = w->record.head_len;
     return true;
 }

@@ -91,8 +91,7 @@ static int fault_fsync(void *ctx, int fd)
 
 static int fault_write_back(void *ctx, int fd, off_t offset, off_t len)
 {
-    return ask(ctx, FAULT_OTHER) == REFUSE ? -1
-                                           : fileops_system.write_back(NULL, fd, offset, len);
+    return ask(ctx, FAULT_OTHER) == REFUSE ? -1 : fileops_system.write_back(NULL, fd, offset, len);
 }
 
 static int fault_sync_directory(void *ctx, const char *path)

@@ -1,9 +1,9 @@
 /*
  * The system's file calls, with one of them failing, cut short, or being the last.
  *
- * Calls are counted when their kind is in `kinds`; number `at` (the first is 1) is hit. After a stop
- * every call but close() fails: to the program it is as if it had been killed, and what it wrote so
- * far is what a new one finds.
+ * Calls are counted when their kind is in `kinds`; number `at` (the first is 1) is hit. After a
+ * stop every call but close() fails: to the program it is as if it had been killed, and what it
+ * wrote so far is what a new one finds.
  */
 #ifndef OUTTRAY_TESTS_FAULT_FILEOPS_H
 #define OUTTRAY_TESTS_FAULT_FILEOPS_H
@@ -17,7 +17,7 @@ enum fault_kind {
     FAULT_OPEN = 1,
     FAULT_READ = 2,
     FAULT_WRITE = 4,
-    FAULT_SYNC = 8, /* fdatasync, fsync */
+    FAULT_SYNC = 8,       /* fdatasync, fsync */
     FAULT_DIRECTORY = 16, /* sync_directory */
     FAULT_RENAME = 32,
     FAULT_UNLINK = 64,

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "queue/queue.h"
+#include "queue/segment.h"
 #include "tests/unit/spool_fixture.h"
 
 #define LARGE (200 * 1024 + 7)
@@ -299,6 +300,24 @@ static void a_body_without_a_record_is_removed(void **state)
     w = fixture_write(f, 1, 1);
     assert_true(queue_writer_id(w) > 0x999);
     queue_abort(w);
+}
+
+/* The damaged START had the only head of its segment. */
+static void a_deletion_counts_when_its_segment_has_nothing_else_left(void **state)
+{
+    struct spool_fixture *f = *state;
+    struct error err = ERROR_INIT;
+    uint64_t id = fixture_accept(f, 900, 1);
+    uint64_t other = fixture_accept(f, 900, 2);
+    reopen(f);
+    assert_true(queue_delete(f->queue, id, NULL, NULL, &err));
+    fixture_run(f);
+    fixture_crash(f);
+    fixture_flip(fixture_path(f, "journal", 1), SEGMENT_BLOCK + 8, 1);
+    assert_true(fixture_open(f, &err));
+    assert_int_equal(fixture_count(f), 1);
+    assert_true(fixture_intact(f, other, 900, 2));
+    assert_int_equal(f->found.damaged, 1);
 }
 
 static void a_second_opening_is_refused(void **state)
@@ -612,6 +631,7 @@ int main(void)
         TEST(mail_in_doubt_becomes_uncertain_and_waits),
         TEST(a_settled_doubt_is_no_doubt),
         TEST(a_body_without_a_record_is_removed),
+        TEST(a_deletion_counts_when_its_segment_has_nothing_else_left),
         TEST(a_second_opening_is_refused),
         TEST(a_spool_of_another_format_is_refused),
         TEST(reading_only_changes_nothing),

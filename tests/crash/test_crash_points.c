@@ -1,0 +1,328 @@
+/*
+ * Each scenario is run again and again, stopped after file call 1, 2, ... n (or with that call
+ * torn, failed or cut short). What a new process then finds must be what was acknowledged: every
+ * message whose commit was reported, none that was reported gone, none twice, nothing damaged.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "queue/queue.h"
+#include "tests/unit/fault_fileops.h"
+#include "tests/unit/spool_fixture.h"
+
+#define MAIL_MAX 160
+#define SMALL    900
+#define MEDIUM   61000
+#define LARGE    (3 * QUEUE_BLOCK + 100)
+
+/* What the scenario was told about one message. */
+struct mail {
+    uint64_t id;
+    size_t size;
+    bool accepted; /* its commit was reported durable */
+    bool refused;  /* its commit was reported to have failed */
+    bool doubtful; /* its mark was reported durable, nothing since */
+    bool leaving;  /* a GONE was asked for */
+    bool gone;     /* and reported durable */
+    bool deferred; /* a deferral was reported durable */
+};
+
+struct run {
+    struct spool_fixture f;
+    struct fault fault;
+    struct mail mail[MAIL_MAX];
+    size_t count;
+    const char *name;
+    uint64_t point;
+};
+
+/* ---- steps ----------------------------------------------------------------------------------- */
+
+static struct mail *accept_one(struct run *r, size_t size)
+{
+    struct fixture_result result;
+    assert_true(r->count < MAIL_MAX);
+    struct mail *m = &r->mail[r->count];
+    uint64_t id = fixture_accept_to(&r->f, size, r->count, 1, &result);
+    if (id == 0)
+        return NULL;
+    r->count++;
+    m->id = id;
+    m->size = size;
+    m->accepted = result.ok;
+    m->refused = !result.ok;
+    return m;
+}
+
+static struct mail *find(struct run *r, uint64_t id)
+{
+    for (size_t i = 0; i < r->count; i++)
+        if (r->mail[i].id == id)
+            return &r->mail[i];
+    fail_msg("%s, call %llu: message %llx was never accepted", r->name,
+             (unsigned long long)r->point, (unsigned long long)id);
+    return NULL;
+}
+
+static struct mail *lease(struct run *r)
+{
+    struct queue_info info;
+    return fixture_pick(&r->f, &info) ? find(r, info.id) : NULL;
+}
+
+static void doubt(struct run *r, struct mail *m)
+{
+    struct fixture_result result = {0};
+    if (!m)
+        return;
+    queue_doubt(r->f.queue, m->id, FIXTURE_WALL, fixture_done_fn, &result);
+    fixture_run(&r->f);
+    m->doubtful = result.calls == 1 && result.ok;
+}
+
+static void deliver(struct run *r, struct mail *m)
+{
+    static struct fixture_result result; /* may be reported as late as by the closing */
+    if (!m)
+        return;
+    memset(&result, 0, sizeof(result));
+    m->leaving = true;
+    fixture_settle(&r->f, m->id, QUEUE_GONE, RECIPIENT_DELIVERED, 0, &result);
+    fixture_run(&r->f);
+    m->gone = result.calls == 1 && result.ok;
+}
+
+static void defer(struct run *r, struct mail *m)
+{
+    static struct fixture_result result;
+    if (!m)
+        return;
+    memset(&result, 0, sizeof(result));
+    m->doubtful = false; /* from here on either may be found */
+    fixture_settle(&r->f, m->id, QUEUE_QUEUED, RECIPIENT_PENDING, 3600000, &result);
+    fixture_run(&r->f);
+    m->deferred = result.calls == 1 && result.ok;
+}
+
+/* ---- scenarios ------------------------------------------------------------------------------- */
+
+static void accepting(struct run *r)
+{
+    accept_one(r, SMALL);
+    accept_one(r, LARGE);
+    accept_one(r, SMALL);
+}
+
+static void sending(struct run *r)
+{
+    accept_one(r, SMALL);
+    accept_one(r, LARGE);
+    accept_one(r, SMALL);
+    accept_one(r, SMALL);
+    struct mail *m = lease(r);
+    doubt(r, m);
+    deliver(r, m);
+    m = lease(r);
+    doubt(r, m);
+    deliver(r, m);
+    m = lease(r);
+    doubt(r, m);
+    defer(r, m);
+    doubt(r, lease(r));
+}
+
+/* Rotation, sealing, recycling; the first two messages stay and are carried forward. */
+static void turning_over(struct run *r)
+{
+    accept_one(r, SMALL);
+    accept_one(r, LARGE);
+    struct mail *m = lease(r);
+    doubt(r, m);
+    defer(r, m);
+    defer(r, lease(r));
+    for (int i = 0; i < 130; i++) {
+        accept_one(r, MEDIUM);
+        deliver(r, lease(r));
+    }
+    fixture_tick(&r->f, 4);
+    accept_one(r, SMALL);
+    if (r->fault.at == 0) /* undisturbed, all but the last segments are gone */
+        assert_in_range(fixture_files(&r->f, "journal"), 2, 4);
+}
+
+static const struct scenario {
+    const char *name;
+    void (*run)(struct run *r);
+    bool closes;   /* the closing is part of it */
+    uint64_t step; /* between the points of all modes but the stop, which takes each */
+} scenarios[] = {
+    {"accepting", accepting, true, 1},
+    {"sending", sending, false, 1},
+    {"turning over", turning_over, true, 7},
+};
+
+/* ---- checks ---------------------------------------------------------------------------------- */
+
+static void complain(const struct run *r, const struct mail *m, const char *what)
+{
+    fail_msg("%s, call %llu: message %llx %s", r->name, (unsigned long long)r->point,
+             (unsigned long long)m->id, what);
+}
+
+static void check_mail(struct run *r, struct mail *m, bool refused_is_void)
+{
+    struct queue_info info;
+    bool present = queue_find(r->f.queue, m->id, &info);
+    if (m->accepted && !m->leaving && !present)
+        complain(r, m, "was acknowledged and is lost");
+    if (m->gone && present)
+        complain(r, m, "was gone and is back");
+    if (m->refused && refused_is_void && present)
+        complain(r, m, "was refused and is there");
+    if (!present)
+        return;
+    if (m->doubtful && info.state != QUEUE_UNCERTAIN)
+        complain(r, m, "was in doubt and is not uncertain");
+    if (m->deferred && info.attempts == 0)
+        complain(r, m, "was deferred and has forgotten it");
+    if (m->accepted && !fixture_intact(&r->f, m->id, m->size, (uint64_t)(m - r->mail)))
+        complain(r, m, "does not read back");
+}
+
+static void check_all(struct run *r, bool refused_is_void)
+{
+    struct queue_info info = {0};
+    while (queue_list(r->f.queue, info.id, &info))
+        (void)find(r, info.id); /* the list rises strictly, so nothing is there twice */
+    for (size_t i = 0; i < r->count; i++)
+        check_mail(r, &r->mail[i], refused_is_void);
+    if (r->f.found.damaged > 0)
+        fail_msg("%s, call %llu: reported as damaged", r->name, (unsigned long long)r->point);
+    struct mail *last = accept_one(r, SMALL);
+    assert_true(last && last->accepted);
+    for (size_t i = 0; i + 1 < r->count; i++)
+        assert_true(last->id > r->mail[i].id);
+}
+
+static void reopen(struct run *r)
+{
+    struct error err = ERROR_INIT;
+    r->f.options.ops = NULL;
+    if (!fixture_open(&r->f, &err))
+        fail_msg("%s, call %llu: %s", r->name, (unsigned long long)r->point, err.text);
+}
+
+/* Runs once with the fault set; returns how many calls there were. */
+static uint64_t run_once(const struct scenario *s, enum fault_mode mode, unsigned kinds,
+                         uint64_t at, int errnum, bool goes_on)
+{
+    struct run *r = calloc(1, sizeof(*r));
+    struct error err = ERROR_INIT;
+    uint64_t calls = 0;
+    assert_non_null(r);
+    r->name = s->name;
+    r->point = at;
+    fixture_init(&r->f);
+    fault_init(&r->fault);
+    fault_set(&r->fault, mode, kinds, at, errnum);
+    r->f.options.ops = &r->fault.ops;
+    if (fixture_open(&r->f, &err)) {
+        s->run(r);
+        calls = r->fault.calls;
+        if (goes_on) { /* the disk is well again: so must the queue be */
+            fixture_tick(&r->f, 40);
+            struct mail *last = accept_one(r, SMALL);
+            if (!last || !last->accepted)
+                fail_msg("%s, call %llu: does not recover", s->name, (unsigned long long)at);
+            fixture_tick(&r->f, 2);
+        } else if (!s->closes) {
+            r->fault.stopped = true;
+        }
+        fixture_close(&r->f);
+    }
+    calls = goes_on ? calls : r->fault.calls;
+    reopen(r);
+    check_all(r, goes_on);
+    fixture_close(&r->f);
+    reopen(r); /* what recovery made of it recovers to the same */
+    check_all(r, goes_on);
+    fixture_done(&r->f);
+    free(r);
+    return calls;
+}
+
+static void run_all(enum fault_mode mode, unsigned kinds, int errnum, bool goes_on)
+{
+    for (size_t i = 0; i < sizeof(scenarios) / sizeof(scenarios[0]); i++) {
+        uint64_t calls = run_once(&scenarios[i], mode, kinds, 0, errnum, goes_on);
+        assert_true(calls > 0);
+        uint64_t step = mode == FAULT_STOP ? 1 : scenarios[i].step;
+        for (uint64_t at = 1; at <= calls; at += step)
+            (void)run_once(&scenarios[i], mode, kinds, at, errnum, goes_on);
+    }
+}
+
+/* ---- tests ----------------------------------------------------------------------------------- */
+
+static void a_stop_after_any_call_loses_nothing_acknowledged(void **state)
+{
+    (void)state;
+    run_all(FAULT_STOP, FAULT_CHANGE, EIO, false);
+}
+
+static void a_write_torn_by_a_stop_loses_nothing_acknowledged(void **state)
+{
+    (void)state;
+    run_all(FAULT_TEAR, FAULT_WRITE, EIO, false);
+}
+
+static void a_failed_write_is_refused_and_gone_for_good(void **state)
+{
+    (void)state;
+    run_all(FAULT_FAIL, FAULT_WRITE, ENOSPC, true);
+}
+
+static void a_failed_sync_is_refused_and_gone_for_good(void **state)
+{
+    (void)state;
+    run_all(FAULT_FAIL, FAULT_SYNC, EIO, true);
+}
+
+static void a_failed_directory_call_is_got_over(void **state)
+{
+    (void)state;
+    run_all(FAULT_FAIL, FAULT_DIRECTORY | FAULT_RENAME | FAULT_UNLINK | FAULT_OPEN, EIO, true);
+}
+
+static void an_interrupted_call_is_repeated(void **state)
+{
+    (void)state;
+    run_all(FAULT_FAIL, FAULT_READ | FAULT_WRITE | FAULT_SYNC, EINTR, true);
+}
+
+static void a_short_write_is_continued(void **state)
+{
+    (void)state;
+    run_all(FAULT_SHORT, FAULT_WRITE, 0, true);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_stop_after_any_call_loses_nothing_acknowledged),
+        cmocka_unit_test(a_write_torn_by_a_stop_loses_nothing_acknowledged),
+        cmocka_unit_test(a_failed_write_is_refused_and_gone_for_good),
+        cmocka_unit_test(a_failed_sync_is_refused_and_gone_for_good),
+        cmocka_unit_test(a_failed_directory_call_is_got_over),
+        cmocka_unit_test(an_interrupted_call_is_repeated),
+        cmocka_unit_test(a_short_write_is_continued),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
