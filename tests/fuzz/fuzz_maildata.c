@@ -42,6 +42,20 @@ static void decode(struct decoded *out, const uint8_t *data, size_t size, uint64
     out->quirks = d.quirks;
 }
 
+/* What ends mail data is CR LF . CR LF, the first of it, and nothing that is only like it. */
+static void check_end(const struct decoded *d, const uint8_t *data, size_t size)
+{
+    struct bytes raw;
+    const uint8_t *end;
+
+    bytes_init(&raw, CONTENT_MAX);
+    FUZZ_CHECK(bytes_text(&raw, "\r\n") && bytes_append(&raw, data, size));
+    end = memmem(raw.data, raw.len, "\r\n.\r\n", 5);
+    FUZZ_CHECK(d->ended == (end != NULL));
+    FUZZ_CHECK(!d->ended || d->used == (size_t)(end - raw.data) + 3);
+    bytes_done(&raw);
+}
+
 static bool same(const struct bytes *a, const struct bytes *b)
 {
     return a->len == b->len && (a->len == 0 || memcmp(a->data, b->data, a->len) == 0);
@@ -112,6 +126,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     FUZZ_CHECK(whole.ended == pieces.ended && whole.used == pieces.used);
     FUZZ_CHECK(same(&whole.content, &pieces.content));
     FUZZ_CHECK(whole.quirks.longest_line == pieces.quirks.longest_line);
+    check_end(&whole, in.p, in.left);
     FUZZ_CHECK(fuzz_has_clean_lines(whole.content.data, whole.content.len));
     if (whole.ended)
         check_encoding(whole.content.data, whole.content.len, seed, true);
