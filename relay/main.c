@@ -116,8 +116,9 @@ static void on_stop_limit(evutil_socket_t fd, short what, void *ctx)
     (void)fd;
     (void)what;
     log_event(LOG_LEVEL_WARN, "stop-limit",
-              LOG_STR("reason", "stop_time is over; what is still under way is dropped and starts "
-                                "again after the next start"),
+              LOG_STR("reason",
+                      "stop_time is over: submissions begin again after the next start; what "
+                      "devices are sending now is lost to them, and named below"),
               LOG_END);
     (void)event_base_loopexit(r->base, NULL);
 }

@@ -294,13 +294,26 @@ static void set_accepting(struct intake *in, bool on)
     }
 }
 
+/* As against not accepting: whoever connects is refused at once and tries elsewhere or later. */
+static void close_sockets(struct intake *in)
+{
+    for (size_t i = 0; i < in->socket_count; i++) {
+        struct intake_socket *at = &in->sockets[i];
+        if (at->accepting != NULL)
+            evconnlistener_free(at->accepting);
+        else if (at->fd >= 0)
+            (void)close(at->fd);
+        at->accepting = NULL;
+        at->fd = -1;
+    }
+}
+
 static void on_resume(evutil_socket_t fd, short what, void *ctx)
 {
     struct intake *in = ctx;
     (void)fd;
     (void)what;
-    if (in->on_stopped == NULL)
-        set_accepting(in, true);
+    set_accepting(in, true);
 }
 
 /* Out of descriptors: waiting connections stay in the kernel's backlog until sessions have ended.
@@ -353,7 +366,7 @@ void intake_stop(struct intake *in, void (*on_stopped)(void *ctx), void *ctx)
 {
     in->on_stopped = on_stopped;
     in->stop_ctx = ctx;
-    set_accepting(in, false);
+    close_sockets(in);
     for (struct session *s = in->sessions; s != NULL; s = session_next(s))
         session_stop(s);
     maybe_stopped(in);
@@ -368,12 +381,7 @@ void intake_free(struct intake *in)
         in->sessions = session_next(s);
         session_free(s);
     }
-    for (size_t i = 0; i < in->socket_count; i++) {
-        if (in->sockets[i].accepting != NULL)
-            evconnlistener_free(in->sockets[i].accepting);
-        else if (in->sockets[i].fd >= 0)
-            (void)close(in->sockets[i].fd);
-    }
+    close_sockets(in);
     if (in->resume != NULL)
         event_free(in->resume);
     if (in->stopped != NULL)

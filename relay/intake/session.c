@@ -96,7 +96,7 @@ static void perform_open(struct session *s)
     s->data_began_ms = session_now(s);
     if (s->writer == NULL) {
         s->set.counts->refused++;
-        log_event(LOG_LEVEL_WARN, "refused", LOG_ID("session", s->set.id),
+        log_event(LOG_LEVEL_WARN, "spool-refused", LOG_ID("session", s->set.id),
                   LOG_STR("device", s->access.name), LOG_STR("reason", err.text), LOG_END);
     }
     server_fsm_opened(s->fsm, s->writer != NULL ? queue_writer_id(s->writer) : 0,
@@ -223,8 +223,25 @@ static void perform_commit(struct session *s)
     queue_commit(w, e, clock_now_ms(intake->clock), clock_wall_ms(intake->clock), on_committed, c);
 }
 
+/* Whoever looks for a scan that did not come must find why: the device's panel is far away. The
+ * text is ours; nothing that the device sent is in it but what the machine made printable. */
+static void log_refusal(const struct session *s, const struct server_effect *effect)
+{
+    char reply[160];
+    const struct envelope *e = server_fsm_envelope(s->fsm);
+    if (effect->text_len == 0 || (effect->text[0] != '4' && effect->text[0] != '5'))
+        return;
+    size_t len = strcspn(effect->text, "\r\n");
+    snprintf(reply, sizeof reply, "%.*s", (int)(len < sizeof reply ? len : sizeof reply - 1),
+             effect->text);
+    log_event(LOG_LEVEL_WARN, "refused", LOG_ID("session", s->set.id),
+              LOG_STR("device", s->access.name), LOG_PATH("from", e->reverse_path),
+              LOG_STR("reply", reply), LOG_END);
+}
+
 static void perform_close(struct session *s, const struct server_effect *effect)
 {
+    log_refusal(s, effect);
     if (effect->text_len > 0)
         (void)stream_write(s->stream, effect->text, effect->text_len); /* it ends anyway */
     session_close(s, server_fsm_phase(s->fsm));
@@ -236,6 +253,7 @@ static void session_perform(struct session *s, const struct server_effect *effec
     case SERVER_NOTHING:
         break;
     case SERVER_REPLY:
+        log_refusal(s, effect);
         if (!stream_write(s->stream, effect->text, effect->text_len))
             session_close(s, "out of memory");
         break;
@@ -271,6 +289,8 @@ static size_t on_data(void *ctx, const uint8_t *data, size_t len)
         used += n;
         session_perform(s, &effect);
     }
+    if (s->stopping) /* mail data that was waited for may have ended without a commit */
+        session_stop(s);
     if (s->closing)
         return len;
     if (session_must_wait(s))
@@ -289,8 +309,9 @@ static void log_incomplete(const struct session *s)
         return;
     log_event(LOG_LEVEL_WARN, "incomplete", LOG_ID("session", s->set.id),
               LOG_STR("device", s->access.name), LOG_U64("size", queue_writer_size(s->writer)),
-              LOG_STR("reason", "the device ended the connection before the end of its mail data; "
-                                "nothing of it was kept"),
+              LOG_STR("reason",
+                      "the connection ended before the end of the mail data; nothing of it "
+                      "was kept"),
               LOG_END);
 }
 
@@ -394,6 +415,8 @@ void session_free(struct session *s)
         return;
     if (s->commit != NULL)
         s->commit->session = NULL;
+    if (s->fsm != NULL && !s->closing)
+        log_incomplete(s); /* dropped by a stop that could not wait any longer */
     queue_abort(s->writer);
     server_fsm_free(s->fsm);
     stream_free(s->stream);

@@ -45,27 +45,27 @@ const struct verdict_row verdict_rows[] = {
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "basic authentication is disabled") =
          {IS("basic_auth_disabled", PAUSE, MAILBOX),
           .what = "The service no longer takes passwords for this mailbox.", .who = MAIL_ADMIN,
-          .how = "Change the mailbox to sign in with OAuth, or allow Basic authentication for it "
-                 "while that is still possible."}},
+          .how = "Allow Basic authentication (SMTP AUTH) for it while that is still possible, or "
+                 "use a mailbox or provider that takes a password. The mail waits here meanwhile."}},
     {WHEN(AT_AUTH, 5, "5.7.30", "Basic authentication is not supported") =
          {IS("basic_auth_retired", PAUSE, MAILBOX),
           .what = "Password sign-in has been retired or switched off for sending mail.",
           .who = MAIL_ADMIN,
           .how =
-              "Change the mailbox to sign in with OAuth, or switch Basic authentication on again "
-              "while that is still possible. The mail waits here meanwhile."}},
+              "Switch Basic authentication for SMTP on again while that is still possible, or use a "
+              "mailbox or provider that takes a password. The mail waits here meanwhile."}},
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "user credentials were incorrect") =
          {IS("wrong_password", PAUSE, MAILBOX), .wait_ms = 60 * MINUTE,
           .what = "The user name or the password is wrong.", .who = MAIL_ADMIN,
           .how =
-              "Correct them in the configuration. An account with several sign-in factors needs an "
-              "app password or OAuth. Trying often would lock the account."}},
+              "Write the right password into the mailbox's password_file, then \"outtray resume "
+              "MAILBOX\". An account with several sign-in factors needs an app password. Trying "
+              "often would lock the account."}},
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "security defaults policy") =
          {IS("security_defaults", PAUSE, MAILBOX),
           .what = "The organisation's security defaults forbid signing in with a password.",
           .who = MAIL_ADMIN,
-          .how = "Change the mailbox to sign in with OAuth, or replace the security defaults by "
-                 "policies that leave this mailbox out."}},
+          .how = "Replace the security defaults by policies that leave this mailbox out."}},
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "did not meet the criteria to be authenticated") =
          {IS("conditional_access", PAUSE, MAILBOX),
           .what =
@@ -97,17 +97,18 @@ const struct verdict_row verdict_rows[] = {
           .how = "Check that the mailbox address is the one that the application may use."}},
     {WHEN(AT_AUTH, 535, "5.7.3", NULL) =
          {IS("identity_refused", PAUSE, MAILBOX), .wait_ms = 15 * MINUTE, .fresh_token = true,
-          .what = "The service does not accept this identity: a wrong password, or a token that is "
-                  "not allowed to use the mailbox.",
-          .who = MAIL_ADMIN,
+          .what = "The service does not accept this identity: a wrong password, or an account that "
+                  "may not use the mailbox.",
+          .who = RELAY_OPERATOR,
           .how =
-              "With a password, correct it. With OAuth, check the mailbox address, the "
-              "application's SMTP.SendAsApp permission and its rights on the mailbox; changes can "
-              "take an hour."}},
+              "Check address and login of the mailbox, write the right password into its "
+              "password_file, then \"outtray resume MAILBOX\". Changes at Microsoft can take an "
+              "hour. Trying often would lock the account."}},
     {WHEN(AT_AUTH, 5, "5.7.8", NULL) =
          {IS("credentials_refused", PAUSE, MAILBOX), .wait_ms = 60 * MINUTE, .fresh_token = true,
           .what = "The user name or the password was not accepted.", .who = MAIL_ADMIN,
-          .how = "Correct them in the configuration; some services want an app password."}},
+          .how = "Write the right password into the mailbox's password_file, then \"outtray resume "
+                 "MAILBOX\"; some services want an app password."}},
     {WHEN(AT_AUTH, 5, "5.7.139", NULL) =
          {IS("sign_in_refused", PAUSE, MAILBOX), .fresh_token = true,
           .what = "The sign-in was refused by a policy or setting of the organisation.",
@@ -118,7 +119,7 @@ const struct verdict_row verdict_rows[] = {
           NULL) = {IS("mechanism_unsupported", PAUSE, MAILBOX),
                    .what = "The server does not support the way of signing in that was used.",
                    .who = RELAY_OPERATOR,
-                   .how = "Choose another sign-in for the mailbox, usually LOGIN or OAuth."}},
+                   .how = "Check host and port; the server must offer AUTH LOGIN or PLAIN."}},
     {WHEN(AT_AUTH, 504, NULL, NULL) =
          {IS("mechanism_not_offered", PAUSE, MAILBOX),
           .what =
@@ -305,25 +306,25 @@ const struct verdict_row verdict_rows[] = {
           .what = "The service does not recognise this office: its public address or certificate "
                   "matches no connector.",
           .who = MAIL_ADMIN,
-          .how = "Correct the address or certificate in the connector, or submit with a sign-in "
-                 "instead."}},
+          .how = "Correct the address in the connector, or submit with a sign-in (host "
+                 "smtp.office365.com, port 587) instead."}},
     {WHEN(AT_ANY, 5, "5.7.68", "Direct Send not allowed") =
          {IS("direct_send_refused", PAUSE, MAILBOX),
           .what =
               "The organisation does not take mail without a sign-in or connector (direct send).",
           .who = MAIL_ADMIN,
-          .how = "Submit with a sign-in (smtp.office365.com, 587), or set up a connector."}},
+          .how = "Submit with a sign-in (host smtp.office365.com, port 587) instead."}},
     {WHEN(AT_TRANSACTION, 5, "5.2.252", "SendAsDenied") =
          {IS("send_as_denied", BACK, MESSAGE), .again = VERDICT_HOLD, .wait_ms = 5 * MINUTE,
           .what = "The mailbox may not send as the address in the From field.", .who = MAIL_ADMIN,
           .how =
-              "Let the relay rewrite From to the mailbox, or give the mailbox the Send As right on "
-              "that address."}},
+              "Set the sender in the device to the mailbox's address, or give the mailbox the Send As "
+              "right on the one that it uses; then retry the message."}},
     {WHEN(AT_TRANSACTION, 5, "5.7.60", "does not have permissions to send as this sender") =
          {IS("sender_not_permitted", HOLD, MESSAGE),
           .what = "The mailbox may not send as the message's sender.", .who = MAIL_ADMIN,
-          .how = "Let the relay rewrite the sender to the mailbox, or give the mailbox the Send As "
-                 "right on that address; then retry the message."}},
+          .how = "Set the sender in the device to the mailbox's address, or give the mailbox the Send "
+                 "As right on the one that it uses; then retry the message."}},
     {WHEN(AT_MAIL, 5, "5.1.7", NULL) =
          {IS("bad_sender_address", HOLD, MESSAGE),
           .what = "The sender's address is not written correctly.", .who = RELAY_OPERATOR,
@@ -541,12 +542,14 @@ const struct verdict_local_row verdict_local_rows[] = {
           .how = "Check host and port, and look for a proxy on the way."}},
     {LOCALLY(AT_ANY, LOCAL_SECRET) =
          {IS("secret", PAUSE, MAILBOX), .wait_ms = 5 * MINUTE,
-          .what = "The mailbox's own credentials cannot be read or used.", .who = RELAY_OPERATOR,
-          .how = "Check the file or credential that holds the secret, and who may read it."}},
-    {LOCALLY(AT_ANY, LOCAL_SPOOL) = {IS("spool", HOLD, MESSAGE),
-                                     .what = "The message could not be read from the spool.",
-                                     .who = RELAY_OPERATOR,
-                                     .how = "Look at the disk; then export or retry the message."}},
+          .what = "What the mailbox needs for signing in or for TLS cannot be read here.",
+          .who = RELAY_OPERATOR,
+          .how = "Mend what the message names; it is read again with each try."}},
+    {LOCALLY(AT_ANY,
+             LOCAL_SPOOL) = {IS("spool", BACK, MESSAGE),
+                             .what = "The spool failed while the message was being sent.",
+                             .who = RELAY_OPERATOR,
+                             .how = "It is sent again. If it happens again, look at the disk."}},
 };
 
 const size_t verdict_local_row_count = sizeof(verdict_local_rows) / sizeof(verdict_local_rows[0]);
