@@ -29,6 +29,21 @@ void queue_id_text(uint64_t id, char out[QUEUE_ID_TEXT])
     snprintf(out, QUEUE_ID_TEXT, "%04" PRIx64, id);
 }
 
+void queue_size_text(uint64_t octets, char out[QUEUE_SIZE_TEXT])
+{
+    static const char *const units[] = {"B", "KB", "MB", "GB", "TB"};
+    double size = (double)octets;
+    size_t unit = 0;
+    while (size >= 1023.5 && unit + 1 < sizeof(units) / sizeof(units[0])) {
+        size /= 1024;
+        unit++;
+    }
+    double tenths = size - (double)(uint64_t)size;
+    bool round = tenths < 0.05 || tenths >= 0.95;
+    snprintf(out, QUEUE_SIZE_TEXT, size < 99.95 && !round ? "%.1f %s" : "%.0f %s", size,
+             units[unit]);
+}
+
 bool queue_id_parse(const char *text, uint64_t *out_id)
 {
     size_t len = strspn(text, "0123456789abcdefABCDEF");

@@ -25,6 +25,7 @@
 #include "queue/schedule.h"
 
 #define QUEUE_ID_TEXT      17           /* hex digits and NUL */
+#define QUEUE_SIZE_TEXT    32
 #define QUEUE_BLOCK        65536        /* most that a reader hands out at once */
 #define QUEUE_SMALL_MAX    (60 * 1024)  /* mail up to here lives in the journal, larger in a file */
 
@@ -225,5 +226,7 @@ void queue_tick(struct queue *q, uint64_t now_ms, uint64_t wall_ms);
 
 void queue_id_text(uint64_t id, char out[QUEUE_ID_TEXT]); /* lower-case hex, at least 4 digits */
 bool queue_id_parse(const char *text, uint64_t *out_id);
+/* "812 B", "1.2 MB", "20 MB": powers of 1024, as everybody who shows sizes to people should. */
+void queue_size_text(uint64_t octets, char out[QUEUE_SIZE_TEXT]);
 
 #endif

@@ -193,6 +193,28 @@ static bool fill(struct queue_writer *w, const uint8_t *data, size_t len, struct
 
 /* ---- begin and append ------------------------------------------------------------------------ */
 
+static bool refuse_full(const struct queue *q, struct error *err)
+{
+    char max[QUEUE_SIZE_TEXT];
+    queue_size_text(q->max_bytes, max);
+    return error_set(err, ERROR_NO_ROOM,
+                     "the waiting mail has reached spool_max (%s): let mail leave, or raise "
+                     "spool_max in [relay]",
+                     max);
+}
+
+static bool refuse_short_of_disk(const struct queue *q, struct error *err)
+{
+    char is_free[QUEUE_SIZE_TEXT];
+    char min[QUEUE_SIZE_TEXT];
+    queue_size_text(q->free_bytes, is_free);
+    queue_size_text(q->min_free_bytes, min);
+    return error_set(err, ERROR_NO_ROOM,
+                     "the disk has only %s free and spool_min_free asks for %s: free disk space, "
+                     "or lower spool_min_free in [relay]",
+                     is_free, min);
+}
+
 bool queue_has_room(struct queue *q, uint64_t size, struct error *err)
 {
     if (q->read_only)
@@ -202,14 +224,10 @@ bool queue_has_room(struct queue *q, uint64_t size, struct error *err)
                          journal_failure(q->journal));
     uint64_t taken = q->living_bytes + q->writer_bytes;
     if (q->max_bytes > 0 && (taken > q->max_bytes || size > q->max_bytes - taken))
-        return error_set(err, ERROR_NO_ROOM, "the spool has reached its limit of %llu MB",
-                         (unsigned long long)(q->max_bytes >> 20));
+        return refuse_full(q, err);
     if (q->space_known &&
         (q->free_bytes < q->min_free_bytes || q->free_bytes - q->min_free_bytes < size))
-        return error_set(err, ERROR_NO_ROOM,
-                         "the disk of the spool has %llu MB left, and %llu MB must stay free",
-                         (unsigned long long)(q->free_bytes >> 20),
-                         (unsigned long long)(q->min_free_bytes >> 20));
+        return refuse_short_of_disk(q, err);
     return true;
 }
 

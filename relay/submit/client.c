@@ -274,10 +274,9 @@ static void on_end(void *ctx, enum stream_end end, const struct error *err)
         client_connect_next(c);
         return;
     }
-    /* Only a silent peer is still there, and is waited for; of every other end we have seen the
-     * close. */
     client_lost(c, failure_of(end, err), why);
-    if (end != STREAM_END_TIMEOUT)
+    /* Else the peer, silent or at odds with us over TLS, is still there, and is waited for. */
+    if (end == STREAM_END_CLOSED || end == STREAM_END_RESET)
         c->events.on_closed(c->ctx, c, true);
 }
 

@@ -12,8 +12,10 @@
 #include "relay/submit/outcome.h"
 #include "relay/submit/pool.h"
 
-#define READ_RETRY_MS 60000 /* after a message could not be read from the spool */
-#define SLEEP_MAX_MS  60000 /* the timer looks again at least this often */
+#define READ_RETRY_MS  60000 /* after a message could not be read from the spool */
+#define SPOOL_RETRY_MS 10000 /* after the spool could not be written */
+#define SLEEP_MAX_MS   60000 /* the timer looks again at least this often */
+#define STEP_BACK_MS   5000  /* by how much others go before what may be the trouble itself */
 
 /* One message under way. Freed when it was settled and no mark is being made durable any more. */
 struct attempt {
@@ -23,6 +25,7 @@ struct attempt {
     struct pool_connection *connection; /* NULL once its result has come */
     struct queue_info info;
     struct queue_reader *reader;
+    const struct envelope *stored; /* the reader's */
     struct outcome outcome;
     struct client_transaction tx;
     uint32_t recipients;
@@ -41,7 +44,9 @@ struct dispatch {
     size_t mailbox_count;
     struct attempt *attempts;
     struct event *run;
+    uint32_t next_route; /* to be served: they take turns */
     uint64_t next_connection;
+    uint64_t spool_retry_ms; /* nothing is begun before */
     void (*on_stopped)(void *ctx);
     void *stop_ctx;
     bool told_stopped;
@@ -62,6 +67,18 @@ void dispatch_wake(struct dispatch *d)
 static void on_pool_change(void *ctx)
 {
     dispatch_wake(ctx);
+}
+
+/* The first route is the default, and what a message names that is not configured any more goes
+ * there. */
+static const struct config_route *config_route_of(const struct dispatch *d, const char *name)
+{
+    const struct config *c = d->set.config;
+    for (size_t i = 0; i < c->route_count; i++) {
+        if (strcmp(c->routes[i].name, name) == 0)
+            return &c->routes[i];
+    }
+    return &c->routes[0];
 }
 
 /* ---- an attempt ------------------------------------------------------------------------------ */
@@ -103,6 +120,23 @@ static void attempt_release(struct attempt *a, uint64_t due_ms)
     attempt_end(a);
 }
 
+/* The wall clock may have been put back since. */
+static uint64_t age_of(const struct attempt *a)
+{
+    uint64_t wall = clock_wall_ms(a->dispatch->set.clock);
+    return wall > a->info.arrived_ms ? wall - a->info.arrived_ms : 0;
+}
+
+/* A recipient that was refused has a verdict of its own, whatever became of the others. */
+static struct verdict recipient_verdict(const struct recipient *r, const struct outcome_end *end)
+{
+    struct reply reply;
+    if (r->state == RECIPIENT_DELIVERED || end->verdict.action != VERDICT_DELIVERED ||
+        !reply_from_text(&reply, r->reply))
+        return end->verdict;
+    return verdict_of(STAGE_RCPT, &reply);
+}
+
 static void log_recipients(const struct attempt *a, const struct outcome_end *end)
 {
     static const char *const events[] = {[RECIPIENT_PENDING] = "deferred",
@@ -111,16 +145,18 @@ static void log_recipients(const struct attempt *a, const struct outcome_end *en
     const struct dispatch *d = a->dispatch;
     for (size_t i = 0; i < a->outcome.envelope.recipient_count; i++) {
         const struct recipient *r = &a->outcome.envelope.recipients[i];
+        struct verdict v = recipient_verdict(r, end);
+        if (a->stored->recipients[i].state != RECIPIENT_PENDING)
+            continue; /* an earlier attempt told */
         enum log_level level = r->state == RECIPIENT_FAILED ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO;
         log_event(level, events[r->state], LOG_ID("queue", a->info.id),
                   LOG_STR("device", a->outcome.envelope.device), LOG_PATH("to", r->forward_path),
                   LOG_STR("mailbox", pool_mailbox(a->pool)->config->name),
-                  LOG_U64("size", a->info.size),
-                  LOG_MS("delay", clock_wall_ms(d->set.clock) - a->info.arrived_ms),
+                  LOG_U64("size", a->info.size), LOG_MS("delay", age_of(a)),
                   LOG_MS("took", now_of(d) - a->began_ms),
                   LOG_STR("state", queue_state_name(end->attempt.state)),
-                  LOG_MS("wait", end->attempt.wait_ms), LOG_STR("reason", end->verdict.what),
-                  LOG_STR("remedy", end->verdict.how), LOG_STR("reply", r->reply), LOG_END);
+                  LOG_MS("wait", end->attempt.wait_ms), LOG_STR("reason", v.what),
+                  LOG_STR("remedy", v.how), LOG_STR("reply", r->reply), LOG_END);
     }
 }
 
@@ -138,13 +174,45 @@ static void tell_mailbox(struct attempt *a, enum client_stage stage, const struc
                       random_draw());
 }
 
-static void attempt_settle(struct attempt *a, const struct outcome_end *end)
+static bool others_wait(const struct attempt *a)
+{
+    struct queue *q = a->dispatch->set.queue;
+    uint32_t route;
+    return queue_route(q, a->info.route, &route) && queue_waiting(q, route) > 0;
+}
+
+static bool has_usable_mailbox(const struct dispatch *d, const struct config_route *r)
+{
+    for (size_t i = 0; i < r->mailbox_count; i++) {
+        if (mailbox_is_usable(&d->mailboxes[r->mailboxes[i]], now_of(d)))
+            return true;
+    }
+    return false;
+}
+
+/* Its transaction brought the mailbox into trouble, which may be its own doing after all. While
+ * others wait, one of them makes the next try: else a single message could block all of them. */
+static uint64_t step_back(const struct attempt *a, const struct outcome_end *end)
+{
+    const struct dispatch *d = a->dispatch;
+    const struct mailbox *m = pool_mailbox(a->pool);
+    uint64_t now = now_of(d);
+    if (!end->has_mailbox_verdict || m->state != MAILBOX_WAITING || m->next_try_ms <= now ||
+        !others_wait(a) || has_usable_mailbox(d, config_route_of(d, a->info.route)))
+        return 0;
+    return m->next_try_ms - now + STEP_BACK_MS;
+}
+
+static void attempt_settle(struct attempt *a, struct outcome_end *end)
 {
     struct dispatch *d = a->dispatch;
+    uint64_t least_ms = step_back(a, end);
     if (!end->worth_recording && !a->doubted) {
-        queue_release(d->set.queue, a->info.id, now_of(d));
+        queue_release(d->set.queue, a->info.id, now_of(d) + least_ms);
         return;
     }
+    if (end->attempt.wait_ms < least_ms)
+        end->attempt.wait_ms = least_ms;
     log_recipients(a, end);
     queue_settle(d->set.queue, a->info.id, &end->attempt, now_of(d), clock_wall_ms(d->set.clock),
                  NULL, NULL);
@@ -168,7 +236,8 @@ static void on_result(void *borrower, enum client_stage stage, const struct repl
                                             .give_up_ms = config->give_up_ms,
                                             .uncertain_wait_ms = config->uncertain_wait_ms,
                                             .jitter = random_draw(),
-                                            .first_use = first_use};
+                                            .first_use = first_use,
+                                            .was_uncertain = a->info.state == QUEUE_UNCERTAIN};
     struct outcome_end end;
     a->connection = NULL; /* the pool's again */
     outcome_finish(&a->outcome, &context, &end);
@@ -177,10 +246,13 @@ static void on_result(void *borrower, enum client_stage stage, const struct repl
     attempt_end(a);
 }
 
+/* While no mark can be made every message would be sent in vain up to its end. */
 static void on_doubt_durable(void *ctx, const struct error *err)
 {
     struct attempt *a = ctx;
     a->doubting = false;
+    if (err != NULL)
+        a->dispatch->spool_retry_ms = now_of(a->dispatch) + SPOOL_RETRY_MS;
     if (a->ended)
         attempt_end(a);
     else
@@ -196,8 +268,15 @@ static void on_doubt(void *borrower)
     queue_doubt(d->set.queue, a->info.id, clock_wall_ms(d->set.clock), on_doubt_durable, a);
 }
 
+/* While the message is being opened; on_reader() releases it. */
+static void on_lost(void *borrower)
+{
+    struct attempt *a = borrower;
+    a->connection = NULL;
+}
+
 static const struct pool_borrower dispatch_borrower = {
-    .on_recipient = on_recipient, .on_doubt = on_doubt, .on_result = on_result};
+    .on_lost = on_lost, .on_recipient = on_recipient, .on_doubt = on_doubt, .on_result = on_result};
 
 /* The reverse-path is the mailbox's address: providers refuse others, and reports come back to it.
  */
@@ -215,19 +294,24 @@ static void attempt_submit(struct attempt *a)
     client_submit(a->connection->client, &a->tx, a->reader);
 }
 
-/* The lease of a damaged message has become a hold by the queue itself. */
+/* Whatever time is said, a damaged message is held by the queue when its lease ends. */
 static void on_unreadable(struct attempt *a, const struct error *err)
 {
-    struct dispatch *d = a->dispatch;
     log_event(LOG_LEVEL_ERROR, "unreadable", LOG_ID("queue", a->info.id),
               LOG_STR("reason", err->text), LOG_END);
-    if (err->kind != ERROR_DAMAGED) {
-        attempt_release(a, now_of(d) + READ_RETRY_MS);
-        return;
-    }
-    pool_return(a->connection);
-    a->connection = NULL;
-    attempt_end(a);
+    attempt_release(a, now_of(a->dispatch) + READ_RETRY_MS);
+}
+
+/* 0 when it may be submitted now; else when to look again. Others may have taken what was left of
+ * the budget while the message was being opened, and the connection may have ended. */
+static uint64_t attempt_wait(const struct attempt *a)
+{
+    uint64_t now = now_of(a->dispatch);
+    struct budget *budget = pool_mailbox(a->pool)->budget;
+    uint64_t recipients = budget_may_use_recipients(budget, a->recipients, now);
+    if (a->connection == NULL || budget_may_send(budget, now) != 0)
+        return now; /* the next one is asked for before it is picked again */
+    return recipients == BUDGET_NEVER ? now + READ_RETRY_MS : recipients;
 }
 
 static void on_reader(void *ctx, struct queue_reader *reader, const struct envelope *e,
@@ -235,21 +319,21 @@ static void on_reader(void *ctx, struct queue_reader *reader, const struct envel
 {
     struct attempt *a = ctx;
     struct dispatch *d = a->dispatch;
-    struct budget *budget = pool_mailbox(a->pool)->budget;
     if (reader == NULL) {
         on_unreadable(a, err);
         return;
     }
     a->reader = reader;
+    a->stored = e;
     a->has_outcome = outcome_init(&a->outcome, e);
     if (!a->has_outcome) {
         attempt_release(a, now_of(d) + READ_RETRY_MS);
         return;
     }
     a->recipients = (uint32_t)envelope_count(&a->outcome.envelope, RECIPIENT_PENDING);
-    uint64_t when = budget_may_use_recipients(budget, a->recipients, now_of(d));
+    uint64_t when = attempt_wait(a);
     if (when != 0)
-        attempt_release(a, when == BUDGET_NEVER ? now_of(d) + READ_RETRY_MS : when);
+        attempt_release(a, when);
     else
         attempt_submit(a);
 }
@@ -273,18 +357,6 @@ static bool attempt_begin(struct dispatch *d, struct pool *pool, uint32_t route)
 }
 
 /* ---- choosing -------------------------------------------------------------------------------- */
-
-/* The first route is the default, and what a message names that is not configured any more goes
- * there. */
-static const struct config_route *config_route_of(const struct dispatch *d, const char *name)
-{
-    const struct config *c = d->set.config;
-    for (size_t i = 0; i < c->route_count; i++) {
-        if (strcmp(c->routes[i].name, name) == 0)
-            return &c->routes[i];
-    }
-    return &c->routes[0];
-}
 
 /* A mailbox in trouble is probed by one message at a time. */
 static bool may_take_message(struct pool *p, uint64_t now_ms)
@@ -317,17 +389,29 @@ static void open_for(const struct dispatch *d, const struct config_route *r, siz
     }
 }
 
-static void run_route(struct dispatch *d, uint32_t route)
+/* False when nothing was begun. */
+static bool serve_route(struct dispatch *d, uint32_t route)
 {
-    const struct config_route *r = config_route_of(d, queue_route_name(d->set.queue, route));
-    while (queue_next_due(d->set.queue, route, now_of(d)) <= now_of(d)) {
-        struct pool *p = pool_with_idle(d, r);
-        if (p == NULL) {
-            open_for(d, r, queue_waiting(d->set.queue, route));
-            return;
-        }
-        if (!attempt_begin(d, p, route))
-            return;
+    struct queue *q = d->set.queue;
+    const struct config_route *r = config_route_of(d, queue_route_name(q, route));
+    if (queue_next_due(q, route, now_of(d)) > now_of(d))
+        return false;
+    struct pool *p = pool_with_idle(d, r);
+    if (p != NULL)
+        return attempt_begin(d, p, route);
+    open_for(d, r, queue_waiting(q, route));
+    return false;
+}
+
+/* One message of a route, then the next route's turn, until none can begin one: routes may share a
+ * mailbox. */
+static void serve_routes(struct dispatch *d)
+{
+    uint32_t count = queue_route_count(d->set.queue);
+    for (uint32_t vain = 0; vain < count;) {
+        uint32_t route = d->next_route % count;
+        d->next_route = route + 1;
+        vain = serve_route(d, route) ? 0 : vain + 1;
     }
 }
 
@@ -373,8 +457,8 @@ static void on_run(evutil_socket_t fd, short what, void *ctx)
     for (size_t i = 0; i < d->mailbox_count; i++)
         pool_tick(d->pools[i]);
     if (d->on_stopped == NULL) {
-        for (uint32_t i = 0; i < queue_route_count(d->set.queue); i++)
-            run_route(d, i);
+        if (now_of(d) >= d->spool_retry_ms)
+            serve_routes(d);
         sleep_until_next(d);
     } else if (!d->told_stopped && is_quiet(d)) {
         d->told_stopped = true;
@@ -476,6 +560,44 @@ bool dispatch_resume(struct dispatch *d, const char *mailbox)
         return true;
     }
     return false;
+}
+
+static uint64_t latest(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* What waits for a message under way to end is about as late as the budget's window. */
+static uint64_t known_time(uint64_t ms, uint64_t now_ms)
+{
+    return ms == BUDGET_NEVER ? now_ms + BUDGET_WINDOW_MS : ms;
+}
+
+static uint64_t mailbox_ready_ms(const struct mailbox *m, uint64_t now_ms)
+{
+    uint64_t usable = mailbox_is_usable(m, now_ms) ? 0 : m->next_try_ms;
+    uint64_t send = known_time(budget_may_send(m->budget, now_ms), now_ms);
+    uint64_t recipient = known_time(budget_may_use_recipients(m->budget, 1, now_ms), now_ms);
+    return latest(usable, latest(send, recipient));
+}
+
+uint64_t dispatch_route_ready_ms(const struct dispatch *d, const char *route,
+                                 struct mailbox_status *out_first)
+{
+    const struct config_route *r = config_route_of(d, route);
+    const struct mailbox *first = NULL;
+    uint64_t ready = UINT64_MAX;
+    for (size_t i = 0; i < r->mailbox_count; i++) {
+        const struct mailbox *m = &d->mailboxes[r->mailboxes[i]];
+        uint64_t when = mailbox_ready_ms(m, now_of(d));
+        bool better = when == ready && m->state == MAILBOX_READY && first->state != MAILBOX_READY;
+        if (first != NULL && when >= ready && !better)
+            continue;
+        first = m;
+        ready = when;
+    }
+    mailbox_status(first, now_of(d), out_first);
+    return ready;
 }
 
 uint64_t dispatch_route_max_size(const struct dispatch *d, const char *route)

@@ -7,6 +7,10 @@
  * or network backs off once, for the mailbox; only a problem of the message or a recipient backs
  * off for that message. Every reply becomes a verdict in one place (verdict.h), and every attempt
  * ends in one queue_settle() or, when nothing of the message was sent, one queue_release().
+ *
+ * Nobody is kept waiting by others: routes take turns, a message whose transaction brought its
+ * mailbox into trouble lets another one make the next try, and while the spool cannot make a mark
+ * of doubt hardly anything is begun.
  */
 #ifndef OUTTRAY_RELAY_SUBMIT_DISPATCH_H
 #define OUTTRAY_RELAY_SUBMIT_DISPATCH_H
@@ -81,6 +85,10 @@ bool dispatch_mailbox(const struct dispatch *d, size_t i, struct mailbox_status 
 /* Forgets a mailbox's wait or pause, so that it is tried at once. False when there is none of the
  * name. */
 bool dispatch_resume(struct dispatch *d, const char *mailbox);
+/* When a mailbox of the route may take a message, as far as its own wait and its budget are known:
+ * monotonic, 0 for now. *out_first is the mailbox that may do so first. */
+uint64_t dispatch_route_ready_ms(const struct dispatch *d, const char *route,
+                                 struct mailbox_status *out_first);
 /* The largest mail data a mailbox of the route takes. */
 uint64_t dispatch_route_max_size(const struct dispatch *d, const char *route);
 

@@ -130,13 +130,6 @@ static void back_off(struct outcome *o, const struct outcome_context *c, bool so
         give_up(o, out);
 }
 
-static void be_uncertain(const struct outcome_context *c, struct outcome_end *out)
-{
-    out->attempt.state = QUEUE_UNCERTAIN;
-    out->attempt.wait_ms = c->uncertain_wait_ms;
-    out->attempt.counts = true;
-}
-
 /* Lost on a connection that had worked before, with nothing of this message begun: the peer had
  * closed it while it was idle, which says nothing about anybody. */
 static bool was_stale(const struct outcome_context *c)
@@ -150,6 +143,27 @@ static void tell_mailbox(struct outcome_end *out, const struct verdict *v,
     out->has_mailbox_verdict = true;
     out->mailbox_verdict = *v;
     out->mailbox_reply = *reply;
+}
+
+static bool given_up(const struct outcome_context *c)
+{
+    return c->give_up_ms != 0 && c->tried_ms >= c->give_up_ms;
+}
+
+/* Every further copy may be one too many, so each waits four times as long; in the end somebody has
+ * to look whether it arrived. */
+static void be_uncertain(const struct outcome_context *c, const struct verdict *v,
+                         struct outcome_end *out)
+{
+    struct verdict loss = *v;
+    uint32_t steps = c->attempts < OUTCOME_UNCERTAIN_STEPS ? c->attempts : OUTCOME_UNCERTAIN_STEPS;
+    uint64_t wait = c->was_uncertain ? c->uncertain_wait_ms << (2 * steps) : c->uncertain_wait_ms;
+    loss.wait_ms = 0; /* that is the message's */
+    tell_mailbox(out, &loss, c->reply);
+    out->attempt.state = given_up(c) ? QUEUE_HELD : QUEUE_UNCERTAIN;
+    out->attempt.wait_ms = wait;
+    out->attempt.tried_ms = c->tried_ms + wait;
+    out->attempt.counts = true;
 }
 
 /* What becomes of recipients that are still pending. */
@@ -208,7 +222,7 @@ void outcome_finish(struct outcome *o, const struct outcome_context *c, struct o
     out->attempt.tried_ms = c->tried_ms;
     out->taken = apply_result(o, c, action, v.uncertain);
     if (v.uncertain)
-        be_uncertain(c, out);
+        be_uncertain(c, &v, out);
     else if (envelope_count(&o->envelope, RECIPIENT_PENDING) > 0)
         decide_pending(o, c, &v, action, out);
     else

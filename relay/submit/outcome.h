@@ -4,7 +4,8 @@
  *
  * Each failure has one scope. A refused recipient touches no other. Trouble of the mailbox,
  * upstream or network leaves the message as it was, due at once: the mailbox waits, not the
- * message. A loss after the end of mail data was sent is uncertain.
+ * message. A loss after the end of mail data was sent is uncertain: each further one waits longer,
+ * and the last is held. The mailbox hears of it too, because the next message might share its fate.
  */
 #ifndef OUTTRAY_RELAY_SUBMIT_OUTCOME_H
 #define OUTTRAY_RELAY_SUBMIT_OUTCOME_H
@@ -18,6 +19,8 @@
 #include "relay/submit/client_fsm.h"
 #include "relay/submit/verdict.h"
 
+#define OUTCOME_UNCERTAIN_STEPS                                                                    \
+    3                         /* the longest wait of an uncertain message is 64 times the first */
 #define OUTCOME_SOON_MS 10000 /* message wait of action "soon", lengthened by jitter */
 
 struct outcome {
@@ -48,7 +51,8 @@ struct outcome_context {
     uint64_t give_up_ms;
     uint64_t uncertain_wait_ms;
     uint32_t jitter;
-    bool first_use; /* nothing had been submitted on the connection before */
+    bool first_use;     /* nothing had been submitted on the connection before */
+    bool was_uncertain; /* before this attempt */
 };
 
 struct outcome_end {

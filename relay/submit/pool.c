@@ -84,6 +84,7 @@ static void on_ready(void *ctx, struct client *client)
     struct pool_connection *c = ctx;
     struct mailbox *m = c->pool->set.mailbox;
     if (c->state == POOL_CONNECTING) {
+        c->ready_ms = pool_now(c->pool);
         mailbox_signed_in(m, client_mechanism(client));
         log_event(LOG_LEVEL_INFO, "signed-in", LOG_ID("connection", client_id(client)),
                   LOG_STR("mailbox", m->config->name), LOG_STR("upstream", m->config->host),
@@ -120,8 +121,17 @@ static void on_result(void *ctx, struct client *client, enum client_stage stage,
     c->pool->set.borrower->on_result(borrower, stage, reply, c->uses == 1);
 }
 
-/* A session that ends before it was ready is the mailbox's trouble; one that ends idle costs
- * nothing; one that ends in a transaction has been judged by its result. */
+/* A session that ends before it was ready is the mailbox's trouble, and so is one that ends right
+ * after: else the next would be opened at once, and so on. One that ends idle costs nothing; one
+ * that ends in a transaction has been judged by its result. */
+static bool is_trouble(const struct pool_connection *c)
+{
+    bool used = c->uses > (c->borrower != NULL ? 1 : 0);
+    if (c->state == POOL_CONNECTING)
+        return true;
+    return c->state != POOL_CLOSING && !used && pool_now(c->pool) - c->ready_ms < POOL_EARLY_END_MS;
+}
+
 static void on_failed(void *ctx, struct client *client, enum client_stage stage,
                       const struct reply *reply)
 {
@@ -129,7 +139,7 @@ static void on_failed(void *ctx, struct client *client, enum client_stage stage,
     struct pool *p = c->pool;
     char text[REPLY_TEXT_MAX];
     reply_format(reply, text, sizeof text);
-    if (c->state == POOL_CONNECTING) {
+    if (is_trouble(c)) {
         struct verdict v = verdict_of(stage, reply);
         mailbox_judge(p->set.mailbox, &v, stage, reply, pool_now(p), random_draw());
     }
@@ -138,6 +148,11 @@ static void on_failed(void *ctx, struct client *client, enum client_stage stage,
                   LOG_STR("mailbox", p->target.mailbox), LOG_STR("stage", client_stage_name(stage)),
                   LOG_U64("uses", c->uses), LOG_STR("reason", text), LOG_END);
         pool_move(c, POOL_CLOSING);
+    }
+    if (c->borrower != NULL) { /* no result came: nothing had been submitted */
+        void *borrower = c->borrower;
+        c->borrower = NULL;
+        p->set.borrower->on_lost(borrower);
     }
     pool_changed(p);
 }

@@ -25,6 +25,8 @@
 #define POOL_IDLE_MS     60000
 #define POOL_AGE_MS      (8 * 60 * 1000u)
 #define POOL_FAREWELL_MS 1000 /* how long a stop waits for peers' answers to QUIT */
+/* A session that ends so soon after the sign-in, with nothing submitted, was not merely idle. */
+#define POOL_EARLY_END_MS 2000
 
 enum pool_state {
     POOL_CONNECTING, /* up to the accepted sign-in */
@@ -44,6 +46,7 @@ struct pool_connection {
     enum pool_state state;
     uint64_t opened_ms;
     uint64_t since_ms; /* in this state */
+    uint64_t ready_ms; /* when it was signed in */
     uint32_t uses;     /* messages lent to it */
     bool spoiled;      /* its last reply says that it must not be used again */
     void *borrower;    /* set by whoever has it */
@@ -51,6 +54,9 @@ struct pool_connection {
 
 /* What a borrower hears; client_events of the lent connection. */
 struct pool_borrower {
+    /* The session ended before anything was submitted on the connection, which is not the
+     * borrower's any more. */
+    void (*on_lost)(void *borrower);
     void (*on_recipient)(void *borrower, size_t index, const struct reply *reply);
     void (*on_doubt)(void *borrower);
     /* After it the connection is not the borrower's any more. `first_use`: nothing had been

@@ -49,7 +49,8 @@ static const struct verdict uncertain = {
     .what = "All of the message was sent, but no answer to it came. It may have been delivered.",
     .who = "nobody needs to",
     .how =
-        "It is sent again later with the same Message-ID, by which a duplicate can be recognised.",
+        "It is sent again later with the same Message-ID, by which a duplicate can be recognised; "
+        "the wait grows each time, and at last it is held.",
 };
 
 static const struct verdict unexpected = {
@@ -244,6 +245,42 @@ struct verdict verdict_of(enum client_stage stage, const struct reply *reply)
     if (v.again == VERDICT_GO_ON)
         v.again = v.action == VERDICT_SOON ? VERDICT_BACK : v.action;
     return v;
+}
+
+static bool is_narrow(const struct verdict *v)
+{
+    return v->scope == SCOPE_NONE || v->scope == SCOPE_RECIPIENT || v->scope == SCOPE_MESSAGE;
+}
+
+/* Without a row: replies about an address usually answer RCPT. */
+static enum client_stage likely_stage(const struct reply *reply)
+{
+    unsigned detail = reply->code % 100;
+    bool address = reply->has_enhanced ? reply->enhanced[1] == 1
+                                       : detail == 50 || detail == 51 || detail == 53;
+
+    return address ? STAGE_RCPT : STAGE_FINAL_DOT;
+}
+
+bool verdict_of_stored(const char *reply_text, bool failed, struct verdict *out)
+{
+    static const enum client_stage stages[] = {STAGE_RCPT, STAGE_FINAL_DOT, STAGE_MAIL};
+    struct reply reply;
+    struct verdict v;
+
+    if (!reply_from_text(&reply, reply_text) || reply.code < 400)
+        return false;
+    for (size_t i = 0; i < sizeof(stages) / sizeof(stages[0]); i++) {
+        const struct verdict *row = find(verdict_rows, verdict_row_count, stages[i], &reply);
+
+        if (row == NULL || (failed && !is_narrow(row)))
+            continue;
+        *out = verdict_of(stages[i], &reply);
+        return true;
+    }
+    v = verdict_of(likely_stage(&reply), &reply);
+    *out = failed && !is_narrow(&v) ? verdict_of(STAGE_RCPT, &reply) : v;
+    return true;
 }
 
 enum verdict_action verdict_action_after(const struct verdict *v, const char *last_name,

@@ -33,6 +33,8 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BIN = pathlib.Path(os.environ.get("OUTTRAY_BIN") or ROOT / "build" / "dev")
 SANITIZE = os.environ.get("OUTTRAY_SANITIZE", "")
+# A test that is ended from outside leaves no daemon behind. The process id stays the same.
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
 if not (BIN / "outtrayd").exists():
     raise SystemExit(f"{BIN}/outtrayd does not exist: build it, or set OUTTRAY_BIN to the folder that has it")
 sys.path.insert(0, str(ROOT / "tests" / "m365"))
@@ -202,7 +204,7 @@ class Relay:
         self.config_file.write_text(self.config_text(), encoding="utf-8")
         self._lines_of_run = len(self.lines)
         self.process = subprocess.Popen(
-            [self.binaries / "outtrayd", "-c", self.config_file, *self.options],
+            [*DIES_WITH_US, self.binaries / "outtrayd", "-c", self.config_file, *self.options],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             env={**os.environ, **self.environment})
         self._reader = threading.Thread(target=self._read, args=(self.process.stderr,), daemon=True)

@@ -10,7 +10,6 @@ from harness import (PRINTER, RECIPIENT, Device, EndToEnd, eventually, lines_of_
                      without_trace)
 
 LABELS = "threads"
-ROUNDS = 6
 DEVICES = 8
 
 
@@ -46,6 +45,8 @@ class Flood:
 
 
 class Crash(EndToEnd):
+    rounds = 6
+
     def assert_kept(self, practice, flood):
         """Every acknowledged message is there once, unchanged; anything else there was at least tried."""
         arrived = {}
@@ -65,7 +66,7 @@ class Crash(EndToEnd):
         relay = self.relay(practice, start=False)
         practice.pause()
         floods = []
-        for number in range(ROUNDS):
+        for number in range(self.rounds):
             relay.start()
             flood = Flood(relay)
             floods.append(flood)
@@ -89,7 +90,7 @@ class Crash(EndToEnd):
         practice = self.upstream()
         relay = self.relay(practice, start=False)
         acknowledged, tried, uncertain = [], {}, 0
-        for number in range(ROUNDS):
+        for number in range(self.rounds):
             relay.start()
             uncertain += int(relay.events("spool-open")[0]["uncertain"])
             flood = Flood(relay)

@@ -2,12 +2,17 @@
 
 import email
 import json
+import os
 import smtplib
+import subprocess
 import unittest
 
 from harness import PRINTER, RECIPIENT, EndToEnd, eventually, lines_of_base64, message, without_trace
 
-EX_OK, EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 0, 64, 65, 66, 69, 75, 78
+EX_OK, EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE, EX_CANTCREAT, EX_TEMPFAIL, EX_CONFIG = (
+    0, 64, 65, 66, 69, 73, 75, 78)
+ATTENTION = 1
+NOBODY = 65534
 
 
 class WithTheDaemon(EndToEnd):
@@ -68,8 +73,20 @@ class WithTheDaemon(EndToEnd):
                 self.assertEqual(without_trace(exported)[0], data)
                 file = self.directory / "out.eml"
                 file.unlink(missing_ok=True)
-                self.outtray.tool("export", message_id, "-o", file)
+                done = self.outtray.tool("export", message_id, "-o", file)
                 self.assertEqual(file.read_bytes(), exported)
+                self.assertIn(f"Wrote {file}: ".encode(), done.stderr)
+
+    def test_export_writes_over_nothing_unless_it_is_told_to(self):
+        self.outtray.send()
+        file = self.directory / "out.eml"
+        file.write_bytes(b"precious")
+        done = self.outtray.tool("export", self.only(), "-o", file, check=False)
+        self.assertEqual(done.returncode, EX_CANTCREAT)
+        self.assertIn(b"--force", done.stderr)
+        self.assertEqual(file.read_bytes(), b"precious")
+        self.outtray.tool("export", self.only(), "-o", file, "--force")
+        self.assertEqual(file.read_bytes(), self.outtray.tool("export", self.only()).stdout)
 
     def test_delete(self):
         self.outtray.send()
@@ -87,6 +104,61 @@ class WithTheDaemon(EndToEnd):
         self.text("resume", "office")
         self.assertTrue(self.practice.wait_stored(3))
         self.outtray.wait_empty()
+
+    def test_what_waits_for_its_mailbox_says_so(self):
+        self.outtray.send()
+        eventually(lambda: self.outtray.mailbox()["state"] == "waiting", "the mailbox waits")
+        entry = self.outtray.queue()[0]
+        self.assertEqual(entry["waits_for"], "mailbox office")
+        self.assertEqual(entry["waits_why"], self.outtray.mailbox()["problem"])
+        self.assertLessEqual(entry["due_in"], self.outtray.mailbox()["next_try_in"] + 1)
+        self.assertIn("waits for mailbox office: ", self.text("queue"))
+        self.assertIn("Waits for   mailbox office: ", self.text("show", entry["id"]))
+
+    def test_what_exceeds_the_minute_says_so(self):
+        self.practice.resume()
+        busy = self.relay(self.practice, start=False)
+        busy.set("mailbox office", messages_per_minute=1).start()
+        busy.send()
+        self.assertTrue(self.practice.wait_stored(1))
+        busy.send()
+        eventually(lambda: [entry for entry in busy.queue() if not entry["in_flight"]], "one waits")
+        entry = busy.queue()[0]
+        self.assertEqual((entry["waits_for"], entry["waits_why"]),
+                         ("mailbox office", "the limit of 1 message a minute"))
+        self.assertGreater(entry["due_in"], 30)
+
+    def test_what_the_operator_does_is_in_the_log(self):
+        self.outtray.send()
+        message_id = self.only()
+        eventually(lambda: not self.outtray.queue()[0]["in_flight"], "the message waits")
+        self.outtray.tool("retry", message_id)
+        self.outtray.tool("resume", "office")
+        eventually(lambda: self.code("delete", message_id) == EX_OK, "the message is deleted")
+        for event, fields in (("retried", {"queue": message_id}), ("deleted", {"queue": message_id}),
+                              ("resumed", {"mailbox": "office"})):
+            self.outtray.wait_event(event, by="operator", **fields)
+
+    def test_help_on_a_command_and_the_nearest_command(self):
+        self.assertIn("--force", self.text("help", "export"))
+        self.assertEqual(self.text("export", "--help"), self.text("help", "export"))
+        done = self.outtray.tool("qeue", check=False)
+        self.assertEqual(done.returncode, EX_USAGE)
+        self.assertIn(b'did you mean "queue"', done.stderr)
+        self.assertIn(b"show needs a message id", self.outtray.tool("show", check=False).stderr)
+        self.assertEqual(self.code("help", "nonsense"), EX_USAGE)
+        self.assertEqual(self.code("queue", "--force"), EX_USAGE)
+
+    def test_errors_are_json_where_json_is_asked_for(self):
+        for arguments, kind in ((["show", "4711"], "missing"), (["show", "x"], "invalid"),
+                                (["show"], "invalid"), (["delete", "4711"], "missing"),
+                                (["export", "4711"], "missing"), (["nonsense"], "invalid")):
+            with self.subTest(arguments=arguments):
+                done = self.outtray.tool("--json", *arguments, check=False)
+                self.assertNotEqual(done.returncode, EX_OK)
+                error = json.loads(done.stdout)["error"]
+                self.assertEqual(error["kind"], kind)
+                self.assertTrue(error["text"])
 
     def test_mistakes_have_words_and_codes(self):
         for arguments, code in ((["show", "4711"], EX_NOINPUT), (["delete", "4711"], EX_NOINPUT),
@@ -141,6 +213,8 @@ class WithoutTheDaemon(EndToEnd):
             self.assertEqual(shown["recipients"][0]["path"], RECIPIENT)
         done = self.outtray.tool("queue")
         self.assertIn(b"not running", done.stderr)
+        self.assertNotIn(b" now ", done.stdout)
+        self.assertEqual([entry["due_in"] for entry in entries], [None, None])
 
     def files(self):
         return {path: path.read_bytes() for path in self.outtray.spool.rglob("*") if path.is_file()}
@@ -164,6 +238,68 @@ class WithoutTheDaemon(EndToEnd):
                 done = self.outtray.tool(*arguments, check=False)
                 self.assertEqual(done.returncode, EX_UNAVAILABLE)
                 self.assertIn(b"not running", done.stderr)
+                done = self.outtray.tool("--json", *arguments, check=False)
+                self.assertIn("not running", json.loads(done.stdout)["error"]["text"])
+
+
+class Trouble(EndToEnd):
+    def test_a_refused_recipient_and_the_exit_code_of_status(self):
+        practice = self.upstream()
+        outtray = self.relay(practice)
+        self.assertEqual(outtray.tool("status").returncode, EX_OK)
+        practice.add_rule(stage="rcpt", reply="550 5.1.10 RESOLVER.ADR.RecipientNotFound; not found")
+        outtray.send()
+        eventually(lambda: outtray.queue() and outtray.queue()[0]["state"] == "dead", "a dead letter")
+        shown = outtray.show(outtray.queue()[0]["id"])
+        self.assertEqual(shown["recipients"][0]["reason"], "There is no such recipient.")
+        self.assertIn("address book", shown["recipients"][0]["remedy"])
+        self.assertTrue(shown["recipients"][0]["who"])
+        text = outtray.tool("show", shown["id"]).stdout.decode()
+        self.assertIn("There is no such recipient.", text)
+        done = outtray.tool("status", check=False)
+        self.assertEqual(done.returncode, ATTENTION)
+        self.assertIn(b"needs attention", done.stdout)
+        self.assertEqual(outtray.tool("--json", "status", check=False).returncode, ATTENTION)
+
+
+class Check(EndToEnd):
+    def test_json_holds_mistakes_notes_and_a_summary(self):
+        relay = self.relay(self.upstream(), start=False)
+        relay.config_file.write_text(relay.config_text(), encoding="utf-8")
+        answer = relay.json("check")
+        self.assertEqual(answer["mistakes"], [])
+        self.assertEqual(len(answer["notes"]), 1) # of the spool, which is not there yet
+        self.assertEqual(answer["summary"]["mailboxes"][0]["name"], "office")
+        self.assertEqual(answer["summary"]["spool"], str(relay.spool))
+        relay.config_file.write_text("[relay]\nhostnme = x.example\n", encoding="utf-8")
+        done = relay.tool("--json", "check", check=False)
+        self.assertEqual(done.returncode, EX_CONFIG)
+        answer = json.loads(done.stdout)
+        self.assertIn(":2: there is no key hostnme", answer["mistakes"][0])
+        self.assertIsNone(answer["summary"])
+
+    @unittest.skipIf(os.geteuid() != 0, "only root can become somebody else")
+    def test_somebody_else_is_told_to_use_sudo_and_nothing_harmful(self):
+        relay = self.relay(self.upstream(), start=False)
+        relay.set("relay", user="daemon")
+        relay.config_file.write_text(relay.config_text(), encoding="utf-8")
+        relay.spool.mkdir(mode=0o700)
+        (relay.directory / "password").chmod(0o600)
+        for path in (self.directory, relay.directory):
+            path.chmod(0o755)
+        done = subprocess.run([relay.binaries / "outtray", "-c", relay.config_file, "check"],
+                              user=NOBODY, group=NOBODY, extra_groups=[], stdin=subprocess.DEVNULL,
+                              capture_output=True, check=False, timeout=60)
+        words = done.stderr.decode()
+        self.assertEqual(done.returncode, EX_OK, words)
+        self.assertIn("sudo", words)
+        for harmful in ("chown", "chgrp", "chmod"):
+            self.assertNotIn(harmful, words)
+        # As root it is tried as the daemon's user, who is told how to get there.
+        done = relay.tool("check", check=False)
+        self.assertEqual(done.returncode, EX_CONFIG)
+        self.assertIn(f"chown -R daemon {relay.spool}".encode(), done.stderr)
+        self.assertIn(b"chown root:daemon ", done.stderr)
 
 
 class Json(EndToEnd):

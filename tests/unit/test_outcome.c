@@ -152,6 +152,75 @@ static void a_loss_after_the_end_of_data_is_uncertain(void **state)
     outcome_done(&o);
 }
 
+static void each_further_loss_after_the_end_of_data_waits_longer_and_the_last_is_held(void **state)
+{
+    static const struct {
+        uint32_t attempts;
+        uint64_t tried_ms;
+        uint64_t wait_ms;
+        enum queue_state state;
+    } rows[] = {{1, 900000, 4 * 900000, QUEUE_UNCERTAIN},
+                {2, 5 * 900000, 16 * 900000, QUEUE_UNCERTAIN},
+                {3, 21 * 900000, 64 * 900000, QUEUE_UNCERTAIN},
+                {9, 4 * DAY_MS, 64 * 900000, QUEUE_UNCERTAIN},
+                {10, 5 * DAY_MS, 64 * 900000, QUEUE_HELD}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct outcome o;
+        struct outcome_end end;
+        struct reply r;
+        reply_local(&r, LOCAL_LOST, "the connection was closed");
+        struct outcome_context c = context(STAGE_FINAL_DOT, &r);
+        c.was_uncertain = true;
+        c.attempts = rows[i].attempts;
+        c.tried_ms = rows[i].tried_ms;
+        make(&o);
+        accept_both(&o);
+        outcome_finish(&o, &c, &end);
+        assert_int_equal(end.attempt.state, rows[i].state);
+        assert_int_equal(end.attempt.wait_ms, rows[i].wait_ms);
+        assert_int_equal(state_of(&o, 0), RECIPIENT_PENDING);
+        outcome_done(&o);
+    }
+}
+
+/* Else the whole queue would be sent into a line that breaks after each message. */
+static void the_mailbox_hears_of_a_loss_after_the_end_of_data(void **state)
+{
+    struct outcome o;
+    struct outcome_end end;
+    struct reply r;
+    reply_local(&r, LOCAL_LOST, "the connection was closed");
+    struct outcome_context c = context(STAGE_FINAL_DOT, &r);
+    (void)state;
+    make(&o);
+    accept_both(&o);
+    outcome_finish(&o, &c, &end);
+    assert_true(end.has_mailbox_verdict);
+    assert_int_equal(end.mailbox_verdict.action, VERDICT_BACK);
+    assert_int_equal(end.mailbox_verdict.wait_ms, 0); /* as short as its first wait is */
+    outcome_done(&o);
+}
+
+/* The disk may be well again in a minute; a damaged message is held by the queue itself. */
+static void a_failing_spool_defers_the_message_and_holds_nothing(void **state)
+{
+    struct outcome o;
+    struct outcome_end end;
+    struct reply r;
+    reply_local(&r, LOCAL_SPOOL, "the in-doubt mark could not be made durable");
+    struct outcome_context c = context(STAGE_BODY, &r);
+    (void)state;
+    make(&o);
+    accept_both(&o);
+    outcome_finish(&o, &c, &end);
+    assert_int_equal(end.attempt.state, QUEUE_QUEUED);
+    assert_true(end.attempt.wait_ms >= 30000);
+    assert_int_equal(end.taken, 0);
+    assert_false(end.has_mailbox_verdict);
+    outcome_done(&o);
+}
+
 static void
 a_loss_before_the_end_of_data_is_not_uncertain_and_costs_the_message_nothing(void **state)
 {
@@ -278,6 +347,9 @@ int main(void)
         cmocka_unit_test(rcpt_4xx_defers_only_that_recipient),
         cmocka_unit_test(recipients_that_are_all_deferred_wait_whatever_data_got),
         cmocka_unit_test(a_loss_after_the_end_of_data_is_uncertain),
+        cmocka_unit_test(each_further_loss_after_the_end_of_data_waits_longer_and_the_last_is_held),
+        cmocka_unit_test(the_mailbox_hears_of_a_loss_after_the_end_of_data),
+        cmocka_unit_test(a_failing_spool_defers_the_message_and_holds_nothing),
         cmocka_unit_test(
             a_loss_before_the_end_of_data_is_not_uncertain_and_costs_the_message_nothing),
         cmocka_unit_test(a_loss_in_the_middle_of_mail_data_makes_only_that_message_wait),

@@ -498,6 +498,43 @@ static const struct {
     {STAGE_BODY, LOCAL_SPOOL, VERDICT_BACK, VERDICT_BACK, SCOPE_MESSAGE},
 };
 
+static void a_stored_reply_is_judged_without_its_stage(void **state)
+{
+    static const struct {
+        const char *reply;
+        bool failed;
+        const char *name;
+    } stored[] = {
+        {"550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found", true,
+         "no_such_recipient"},
+        {"550 5.4.1 Recipient address rejected: Access denied", true, "recipient_refused"},
+        {"452 4.5.3 Too many recipients", false, "too_many_recipients"},
+        {"554 5.2.252 SendAsDenied; printer@office.example not allowed", false, "send_as_denied"},
+        {"501 5.1.7 Invalid address", false, "bad_sender_address"},
+        {"550 5.6.11 SMTPSEND.BareLinefeedsAreIllegal", true, "bare_line_feed"},
+        {"552 5.2.2 mailbox full", false, "mailbox_full"},
+        {"552 5.2.2 mailbox full", true, "recipient_failed"}, /* hence the recipient's */
+        {"550 5.1.6 something new", true, "recipient_failed"},
+        {"550 no such user here", true, "recipient_failed"},
+        {"554 5.6.99 something new", true, "message_refused"},
+        {"450 4.2.1 later", false, "temporary"},
+        {"450 4.1.8 later", false, "temporary_at_recipient"},
+        {"250 2.0.0 OK", false, NULL},
+        {"(timeout) no answer to MAIL in 5 minutes", false, NULL},
+        {"", true, NULL},
+        {"no reply at all", true, NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(stored) / sizeof(stored[0]); i++) {
+        struct verdict v = {.name = "(nothing)"};
+        bool judged = verdict_of_stored(stored[i].reply, stored[i].failed, &v);
+
+        if (judged != (stored[i].name != NULL) || (judged && strcmp(v.name, stored[i].name) != 0))
+            fail_msg("%s: %s", stored[i].reply, v.name);
+    }
+}
+
 static void local_failures_are_judged_like_replies(void **state)
 {
     (void)state;
@@ -638,6 +675,7 @@ int main(void)
         cmocka_unit_test(nothing_at_quit_changes_anything),
         cmocka_unit_test(no_answer_to_the_final_dot_is_uncertain_whatever_the_reason),
         cmocka_unit_test(a_refusal_or_a_loss_before_the_final_dot_is_certain),
+        cmocka_unit_test(a_stored_reply_is_judged_without_its_stage),
         cmocka_unit_test(local_failures_are_judged_like_replies),
         cmocka_unit_test(connections_are_reused_after_refusals_of_one_message_only),
         cmocka_unit_test(waits_and_second_thoughts_are_as_advised),

@@ -1,0 +1,311 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "relay/base/log.h"
+#include "relay/submit/mailbox.h"
+
+#define T0     1000000ull /* any time */
+#define SECOND 1000ull
+#define MINUTE (60 * SECOND)
+#define MB     (1024 * 1024ull)
+
+static const struct config_mailbox office = {.name = "office",
+                                             .host = "smtp.example",
+                                             .port = 587,
+                                             .auth = CONFIG_AUTH_NONE,
+                                             .address = "scan@office.example",
+                                             .login = "scan@office.example",
+                                             .password_file = "",
+                                             .ca_file = "",
+                                             .helo = "",
+                                             .connections = 3,
+                                             .messages_per_minute = 30,
+                                             .recipients_per_day = 100,
+                                             .max_size = 35 * MB};
+
+static int set_up(void **state)
+{
+    struct mailbox *m = calloc(1, sizeof(*m));
+    assert_non_null(m);
+    assert_true(mailbox_init(m, &office, NULL));
+    *state = m;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    mailbox_done(*state);
+    free(*state);
+    return 0;
+}
+
+/* Jitter is 0, so that waits are the shortest. */
+static void judge(struct mailbox *m, enum client_stage stage, const char *text, uint64_t now_ms)
+{
+    struct reply reply;
+    assert_true(reply_from_text(&reply, text));
+    struct verdict v = verdict_of(stage, &reply);
+    mailbox_judge(m, &v, stage, &reply, now_ms, 0);
+}
+
+static void lose(struct mailbox *m, enum client_stage stage, uint64_t now_ms)
+{
+    struct reply reply;
+    reply_local(&reply, LOCAL_LOST, "lost");
+    struct verdict v = verdict_of(stage, &reply);
+    mailbox_judge(m, &v, stage, &reply, now_ms, 0);
+}
+
+/* ---- trouble and recovery -------------------------------------------------------------------- */
+
+static void a_new_mailbox_is_ready_and_proves_its_sign_in_with_one_connection(void **state)
+{
+    struct mailbox *m = *state;
+    assert_int_equal(m->state, MAILBOX_READY);
+    assert_true(mailbox_is_usable(m, T0));
+    assert_int_equal(mailbox_connections_allowed(m), 1);
+    mailbox_signed_in(m, "LOGIN");
+    assert_int_equal(mailbox_connections_allowed(m), 3);
+    assert_string_equal(m->mechanism, "LOGIN");
+}
+
+static void trouble_waits_and_is_then_probed_by_one_connection(void **state)
+{
+    struct mailbox *m = *state;
+    mailbox_signed_in(m, "LOGIN");
+    judge(m, STAGE_BANNER, "421 4.3.2 Service not available", T0);
+    assert_int_equal(m->state, MAILBOX_WAITING);
+    assert_false(mailbox_is_usable(m, T0));
+    assert_in_range(m->next_try_ms, T0 + 10 * SECOND, T0 + 25 * SECOND);
+    assert_int_equal(mailbox_next_ms(m, T0), m->next_try_ms);
+    assert_true(mailbox_is_usable(m, m->next_try_ms));
+    assert_int_equal(mailbox_connections_allowed(m), 1);
+    assert_non_null(strstr(m->last_reply, "421"));
+}
+
+static void waits_grow_while_trouble_lasts_and_stay_within_half_an_hour(void **state)
+{
+    struct mailbox *m = *state;
+    uint64_t now = T0;
+    uint64_t last = 0;
+    for (int i = 0; i < 20; i++) {
+        lose(m, STAGE_BANNER, now);
+        uint64_t wait = m->next_try_ms - now;
+        assert_true(wait >= last || wait >= 22 * MINUTE);
+        assert_in_range(wait, 10 * SECOND, 45 * MINUTE);
+        last = wait;
+        now = m->next_try_ms;
+    }
+    assert_in_range(last, 20 * MINUTE, 45 * MINUTE);
+}
+
+static void failures_at_the_same_time_count_as_one(void **state)
+{
+    struct mailbox *m = *state;
+    mailbox_signed_in(m, "LOGIN");
+    for (int i = 0; i < 3; i++)
+        lose(m, STAGE_RCPT, T0);
+    assert_in_range(m->next_try_ms, T0 + 10 * SECOND, T0 + 25 * SECOND);
+}
+
+static void a_message_taken_ends_the_trouble_and_its_words(void **state)
+{
+    struct mailbox *m = *state;
+    mailbox_signed_in(m, "LOGIN");
+    lose(m, STAGE_BANNER, T0);
+    lose(m, STAGE_BANNER, T0 + MINUTE);
+    mailbox_delivered(m, T0 + 2 * MINUTE, 1700000000000);
+    assert_int_equal(m->state, MAILBOX_READY);
+    assert_true(mailbox_is_usable(m, T0));
+    assert_int_equal(mailbox_connections_allowed(m), 3);
+    assert_string_equal(m->problem, "");
+    assert_string_equal(m->remedy, "");
+    assert_string_equal(m->last_reply, "");
+    assert_int_equal(m->delivered, 1);
+    assert_int_equal(m->last_success_wall_ms, 1700000000000);
+    lose(m, STAGE_BANNER, T0 + 3 * MINUTE);
+    assert_in_range(m->next_try_ms, T0 + 3 * MINUTE + 10 * SECOND, T0 + 3 * MINUTE + 25 * SECOND);
+}
+
+static void a_lost_idle_session_is_tried_soon_and_backs_off_when_it_repeats(void **state)
+{
+    struct mailbox *m = *state;
+    lose(m, STAGE_IDLE, T0);
+    assert_in_range(m->next_try_ms, T0 + 5 * SECOND, T0 + 20 * SECOND);
+    uint64_t now = T0;
+    for (int i = 0; i < 12; i++) {
+        now = m->next_try_ms;
+        lose(m, STAGE_IDLE, now);
+    }
+    assert_true(m->next_try_ms - now > 10 * MINUTE);
+}
+
+/* ---- sign-in --------------------------------------------------------------------------------- */
+
+static void a_refused_sign_in_pauses_and_is_tried_by_one_connection_alone(void **state)
+{
+    struct mailbox *m = *state;
+    mailbox_signed_in(m, "LOGIN");
+    judge(m, STAGE_AUTH, "535 5.7.3 Authentication unsuccessful", T0);
+    assert_int_equal(m->state, MAILBOX_PAUSED);
+    assert_false(mailbox_is_usable(m, T0 + 10 * MINUTE));
+    assert_in_range(m->next_try_ms, T0 + 15 * MINUTE, T0 + 30 * MINUTE);
+    /* An older connection may still deliver; the sign-in is not proven by that. */
+    mailbox_delivered(m, T0 + 1, 1700000000000);
+    assert_int_equal(mailbox_connections_allowed(m), 1);
+    mailbox_signed_in(m, "LOGIN");
+    assert_int_equal(mailbox_connections_allowed(m), 3);
+}
+
+static void resuming_makes_a_paused_mailbox_probe_at_once(void **state)
+{
+    struct mailbox *m = *state;
+    judge(m, STAGE_AUTH, "535 5.7.3 Authentication unsuccessful", T0);
+    mailbox_resume(m);
+    assert_true(mailbox_is_usable(m, T0));
+    assert_int_equal(mailbox_connections_allowed(m), 1);
+    assert_int_equal(m->state, MAILBOX_PAUSED);
+    judge(m, STAGE_AUTH, "535 5.7.3 Authentication unsuccessful", T0 + 1);
+    assert_false(mailbox_is_usable(m, T0 + MINUTE));
+}
+
+static void write_password(const char *file, const char *text)
+{
+    FILE *f = fopen(file, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(chmod(file, 0600), 0);
+}
+
+static void a_password_that_cannot_be_read_is_read_again_with_each_try(void **state)
+{
+    char file[] = "/tmp/outtray-password-XXXXXX";
+    struct config_mailbox config = office;
+    struct mailbox m;
+    (void)state;
+    (void)close(mkstemp(file));
+    assert_int_equal(unlink(file), 0);
+    config.auth = CONFIG_AUTH_PASSWORD;
+    config.password_file = file;
+    assert_true(mailbox_init(&m, &config, NULL));
+    assert_false(mailbox_prepare(&m, T0, 0));
+    assert_int_equal(m.state, MAILBOX_PAUSED);
+    assert_non_null(strstr(m.last_reply, file));
+
+    write_password(file, "first\n");
+    assert_true(mailbox_prepare(&m, m.next_try_ms, 0));
+    assert_string_equal(secret_text(m.password), "first");
+    write_password(file, "second\n");
+    assert_true(mailbox_prepare(&m, T0, 0));
+    assert_string_equal(secret_text(m.password), "second");
+
+    /* Connections that sign in with it may be under way: it stays as it is while it is accepted. */
+    mailbox_signed_in(&m, "LOGIN");
+    write_password(file, "third\n");
+    assert_true(mailbox_prepare(&m, T0, 0));
+    assert_string_equal(secret_text(m.password), "second");
+    judge(&m, STAGE_AUTH, "535 5.7.8 no", T0);
+    assert_true(mailbox_prepare(&m, T0, 0));
+    assert_string_equal(secret_text(m.password), "third");
+    mailbox_done(&m);
+    (void)unlink(file);
+}
+
+/* ---- concurrency ----------------------------------------------------------------------------- */
+
+static void a_refusal_for_too_many_connections_means_fewer_and_no_wait(void **state)
+{
+    struct mailbox *m = *state;
+    mailbox_signed_in(m, "LOGIN");
+    for (int i = 0; i < 3; i++)
+        budget_connection_opened(m->budget, T0);
+    judge(m, STAGE_FINAL_DOT, "432 4.3.2 Concurrent connections limit exceeded", T0);
+    assert_int_equal(m->state, MAILBOX_READY);
+    assert_int_equal(mailbox_connections_allowed(m), 2);
+}
+
+static void when_one_connection_is_too_many_time_must_help(void **state)
+{
+    struct mailbox *m = *state;
+    mailbox_signed_in(m, "LOGIN");
+    budget_connection_opened(m->budget, T0);
+    judge(m, STAGE_FINAL_DOT, "432 4.3.2 Concurrent connections limit exceeded", T0);
+    assert_int_equal(mailbox_connections_allowed(m), 1);
+    assert_int_equal(m->state, MAILBOX_READY);
+    judge(m, STAGE_FINAL_DOT, "432 4.3.2 Concurrent connections limit exceeded", T0);
+    assert_int_equal(m->state, MAILBOX_WAITING);
+    assert_false(mailbox_is_usable(m, T0));
+}
+
+/* ---- size ------------------------------------------------------------------------------------ */
+
+static void a_refusal_for_size_lowers_what_is_taken_and_never_raises_it(void **state)
+{
+    struct mailbox *m = *state;
+    mailbox_learn_size(m, 20 * MB);
+    assert_int_equal(m->max_size, 20 * MB - 1);
+    mailbox_learn_size(m, 30 * MB);
+    assert_int_equal(m->max_size, 20 * MB - 1);
+    mailbox_learn_size(m, 10 * MB);
+    assert_int_equal(m->max_size, 10 * MB - 1);
+}
+
+static void a_small_message_refused_for_size_teaches_nothing(void **state)
+{
+    struct mailbox *m = *state;
+    mailbox_learn_size(m, MAILBOX_SIZE_LEARN_MIN);
+    assert_int_equal(m->max_size, 35 * MB);
+}
+
+/* ---- status ---------------------------------------------------------------------------------- */
+
+static void status_says_why_and_until_when(void **state)
+{
+    struct mailbox *m = *state;
+    struct mailbox_status s;
+    judge(m, STAGE_AUTH, "535 5.7.3 Authentication unsuccessful", T0);
+    budget_connection_opened(m->budget, T0);
+    mailbox_status(m, T0, &s);
+    assert_string_equal(s.name, "office");
+    assert_int_equal(s.state, MAILBOX_PAUSED);
+    assert_int_equal(s.next_try_ms, m->next_try_ms);
+    assert_int_equal(s.connections, 1);
+    assert_int_equal(s.connections_max, 3);
+    assert_int_equal(s.failed, 1);
+    assert_true(s.problem[0] != '\0' && s.remedy[0] != '\0');
+    assert_string_equal(s.last_reply, "535 5.7.3 Authentication unsuccessful");
+}
+
+#define FRESH(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        FRESH(a_new_mailbox_is_ready_and_proves_its_sign_in_with_one_connection),
+        FRESH(trouble_waits_and_is_then_probed_by_one_connection),
+        FRESH(waits_grow_while_trouble_lasts_and_stay_within_half_an_hour),
+        FRESH(failures_at_the_same_time_count_as_one),
+        FRESH(a_message_taken_ends_the_trouble_and_its_words),
+        FRESH(a_lost_idle_session_is_tried_soon_and_backs_off_when_it_repeats),
+        FRESH(a_refused_sign_in_pauses_and_is_tried_by_one_connection_alone),
+        FRESH(resuming_makes_a_paused_mailbox_probe_at_once),
+        cmocka_unit_test(a_password_that_cannot_be_read_is_read_again_with_each_try),
+        FRESH(a_refusal_for_too_many_connections_means_fewer_and_no_wait),
+        FRESH(when_one_connection_is_too_many_time_must_help),
+        FRESH(a_refusal_for_size_lowers_what_is_taken_and_never_raises_it),
+        FRESH(a_small_message_refused_for_size_teaches_nothing),
+        FRESH(status_says_why_and_until_when),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

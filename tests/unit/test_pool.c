@@ -1,0 +1,430 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdlib.h>
+
+#include "relay/submit/pool.h"
+
+#define SECOND 1000ull
+#define MINUTE (60 * SECOND)
+
+/* ---- what stands in for the clients ---------------------------------------------------------- */
+
+struct client {
+    struct client_events events;
+    void *ctx;
+    uint64_t id;
+    struct client *next;
+    bool quit;
+};
+
+static struct client *clients; /* newest first */
+static unsigned made;
+
+struct client *client_new(struct stream_loop *streams, struct dns *dns,
+                          const struct client_target *target, uint64_t id,
+                          const struct client_events *events, void *ctx)
+{
+    struct client *c = calloc(1, sizeof(*c));
+    (void)streams;
+    (void)dns;
+    (void)target;
+    assert_non_null(c);
+    *c = (struct client){.events = *events, .ctx = ctx, .id = id, .next = clients};
+    clients = c;
+    made++;
+    return c;
+}
+
+void client_free(struct client *c)
+{
+    struct client **at = &clients;
+    while (*at != c)
+        at = &(*at)->next;
+    *at = c->next;
+    free(c);
+}
+
+void client_quit(struct client *c)
+{
+    assert_false(c->quit);
+    c->quit = true;
+}
+
+uint64_t client_id(const struct client *c)
+{
+    return c->id;
+}
+
+const char *client_mechanism(const struct client *c)
+{
+    (void)c;
+    return "LOGIN";
+}
+
+/* ---- the fixture ----------------------------------------------------------------------------- */
+
+struct borrowed {
+    unsigned lost;
+    unsigned results;
+    bool first_use;
+};
+
+struct fixture {
+    struct config_mailbox config;
+    struct mailbox mailbox;
+    struct clock clock;
+    struct pool *pool;
+    uint64_t next_id;
+    unsigned changes;
+};
+
+static void on_lost(void *borrower)
+{
+    ((struct borrowed *)borrower)->lost++;
+}
+
+static void on_recipient(void *borrower, size_t index, const struct reply *reply)
+{
+    (void)borrower;
+    (void)index;
+    (void)reply;
+}
+
+static void on_doubt(void *borrower)
+{
+    (void)borrower;
+}
+
+static void on_result(void *borrower, enum client_stage stage, const struct reply *reply,
+                      bool first_use)
+{
+    struct borrowed *b = borrower;
+    (void)stage;
+    (void)reply;
+    b->results++;
+    b->first_use = first_use;
+}
+
+static const struct pool_borrower borrower = {
+    .on_lost = on_lost, .on_recipient = on_recipient, .on_doubt = on_doubt, .on_result = on_result};
+
+static void on_change(void *ctx)
+{
+    ((struct fixture *)ctx)->changes++;
+}
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    assert_non_null(f);
+    f->config = (struct config_mailbox){.name = "office",
+                                        .host = "smtp.example",
+                                        .port = 587,
+                                        .auth = CONFIG_AUTH_NONE,
+                                        .address = "",
+                                        .login = "",
+                                        .password_file = "",
+                                        .ca_file = "",
+                                        .helo = "",
+                                        .connections = 3};
+    assert_true(mailbox_init(&f->mailbox, &f->config, NULL));
+    clock_init(&f->clock);
+    const struct pool_settings settings = {.mailbox = &f->mailbox,
+                                           .clock = &f->clock,
+                                           .hostname = "relay.example",
+                                           .borrower = &borrower,
+                                           .next_id = &f->next_id,
+                                           .on_change = on_change,
+                                           .ctx = f};
+    f->pool = pool_new(&settings);
+    assert_non_null(f->pool);
+    made = 0;
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+    pool_free(f->pool);
+    assert_null(clients);
+    mailbox_done(&f->mailbox);
+    free(f);
+    return 0;
+}
+
+static void ready(struct client *c)
+{
+    c->events.on_ready(c->ctx, c);
+}
+
+static void result(struct client *c, enum client_stage stage, const char *text)
+{
+    struct reply reply;
+    assert_true(reply_from_text(&reply, text));
+    c->events.on_result(c->ctx, c, stage, &reply);
+}
+
+static void fail_lost(struct client *c, enum client_stage stage)
+{
+    struct reply reply;
+    reply_local(&reply, LOCAL_LOST, "lost");
+    c->events.on_failed(c->ctx, c, stage, &reply);
+}
+
+static void closed(struct client *c, bool peer_closed)
+{
+    c->events.on_closed(c->ctx, c, peer_closed);
+}
+
+/* One signed-in connection. */
+static struct client *open_one(struct fixture *f)
+{
+    pool_open(f->pool, 1);
+    assert_non_null(clients);
+    ready(clients);
+    return clients;
+}
+
+static uint32_t slots(struct fixture *f)
+{
+    return budget_connections(f->mailbox.budget, clock_now_ms(&f->clock));
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static void one_connection_proves_the_sign_in_and_then_all_are_used(void **state)
+{
+    struct fixture *f = *state;
+    pool_open(f->pool, 5);
+    assert_int_equal(made, 1);
+    ready(clients);
+    assert_int_equal(pool_count(f->pool, POOL_IDLE), 1);
+    assert_int_equal(f->changes, 1);
+    pool_open(f->pool, 5);
+    assert_int_equal(made, 3);
+    assert_int_equal(slots(f), 3);
+}
+
+static void no_more_are_opened_than_messages_wait(void **state)
+{
+    struct fixture *f = *state;
+    (void)open_one(f);
+    pool_open(f->pool, 1);
+    pool_open(f->pool, 1);
+    assert_int_equal(pool_count(f->pool, POOL_CONNECTING), 1);
+}
+
+static void a_closing_connection_keeps_its_slot_until_the_peer_has_closed(void **state)
+{
+    struct fixture *f = *state;
+    struct client *first = open_one(f);
+    pool_open(f->pool, 5);
+    clock_advance(&f->clock, POOL_IDLE_MS + 1);
+    pool_tick(f->pool);
+    assert_true(first->quit);
+    assert_int_equal(pool_count(f->pool, POOL_CLOSING), 1);
+    pool_open(f->pool, 5);
+    assert_int_equal(made, 3);
+    closed(first, true);
+    pool_open(f->pool, 5);
+    assert_int_equal(made, 4);
+}
+
+static void a_peer_that_never_closes_costs_its_slot_for_ten_minutes(void **state)
+{
+    struct fixture *f = *state;
+    struct client *c = open_one(f);
+    clock_advance(&f->clock, MINUTE);
+    fail_lost(c, STAGE_IDLE);
+    closed(c, false);
+    assert_int_equal(slots(f), 1);
+    clock_advance(&f->clock, BUDGET_LINGER_MS);
+    assert_int_equal(slots(f), 0);
+}
+
+/* ---- ends ------------------------------------------------------------------------------------ */
+
+static void an_end_before_the_sign_in_is_the_mailbox_s_trouble(void **state)
+{
+    struct fixture *f = *state;
+    pool_open(f->pool, 1);
+    fail_lost(clients, STAGE_BANNER);
+    assert_int_equal(f->mailbox.state, MAILBOX_WAITING);
+    closed(clients, true);
+    assert_int_equal(slots(f), 0);
+    pool_open(f->pool, 1);
+    assert_int_equal(made, 1);
+}
+
+static void an_end_right_after_the_sign_in_is_trouble_too(void **state)
+{
+    struct fixture *f = *state;
+    struct client *c = open_one(f);
+    fail_lost(c, STAGE_IDLE);
+    assert_int_equal(f->mailbox.state, MAILBOX_WAITING);
+    closed(c, true);
+}
+
+static void an_end_while_the_first_message_is_being_opened_is_trouble_too(void **state)
+{
+    struct fixture *f = *state;
+    struct borrowed b = {0};
+    struct client *c = open_one(f);
+    assert_non_null(pool_lend(f->pool, &b));
+    fail_lost(c, STAGE_IDLE);
+    assert_int_equal(b.lost, 1);
+    assert_int_equal(b.results, 0);
+    assert_int_equal(f->mailbox.state, MAILBOX_WAITING);
+    closed(c, true);
+}
+
+static void the_end_of_an_idle_connection_costs_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct borrowed b = {0};
+    struct client *unused = open_one(f);
+    clock_advance(&f->clock, 30 * SECOND);
+    fail_lost(unused, STAGE_IDLE);
+    assert_int_equal(f->mailbox.state, MAILBOX_READY);
+    closed(unused, true);
+
+    struct client *used = open_one(f);
+    assert_non_null(pool_lend(f->pool, &b));
+    result(used, STAGE_FINAL_DOT, "250 2.0.0 OK");
+    ready(used);
+    fail_lost(used, STAGE_IDLE);
+    assert_int_equal(f->mailbox.state, MAILBOX_READY);
+    assert_int_equal(b.lost, 0);
+    closed(used, true);
+}
+
+/* ---- lending --------------------------------------------------------------------------------- */
+
+static void a_connection_returned_unused_counts_as_new(void **state)
+{
+    struct fixture *f = *state;
+    struct borrowed b = {0};
+    struct client *c = open_one(f);
+    pool_return(pool_lend(f->pool, &b));
+    assert_int_equal(pool_count(f->pool, POOL_IDLE), 1);
+    assert_non_null(pool_lend(f->pool, &b));
+    assert_null(pool_lend(f->pool, &b));
+    result(c, STAGE_FINAL_DOT, "250 2.0.0 OK");
+    assert_true(b.first_use);
+    ready(c);
+    assert_non_null(pool_lend(f->pool, &b));
+    result(c, STAGE_FINAL_DOT, "250 2.0.0 OK");
+    assert_false(b.first_use);
+    ready(c);
+}
+
+static const struct {
+    const char *name;
+    const char *reply;
+    bool reused;
+} endings[] = {
+    {"taken", "250 2.0.0 OK", true},
+    {"refused for its content", "554 5.6.0 content", true},
+    {"too many connections", "432 4.3.2 Concurrent connections limit exceeded", false},
+    {"a service that closes", "421 4.3.2 Service not available", false},
+};
+
+static void a_connection_is_used_again_unless_its_last_reply_spoils_it(void **state)
+{
+    struct fixture *f = *state;
+    struct borrowed b = {0};
+    for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
+        struct client *c = open_one(f);
+        assert_non_null(pool_lend(f->pool, &b));
+        result(c, STAGE_FINAL_DOT, endings[i].reply);
+        ready(c);
+        if (c->quit == endings[i].reused)
+            fail_msg("%s: quit is %d", endings[i].name, c->quit);
+        fail_lost(c, STAGE_QUIT);
+        closed(c, true);
+        assert_int_equal(slots(f), 0);
+    }
+    assert_int_equal(b.results, 4);
+}
+
+static void an_old_connection_is_closed_after_its_message(void **state)
+{
+    struct fixture *f = *state;
+    struct borrowed b = {0};
+    struct client *c = open_one(f);
+    assert_non_null(pool_lend(f->pool, &b));
+    clock_advance(&f->clock, POOL_AGE_MS + 1);
+    pool_tick(f->pool);
+    assert_false(c->quit);
+    result(c, STAGE_FINAL_DOT, "250 2.0.0 OK");
+    ready(c);
+    assert_true(c->quit);
+}
+
+static void more_than_are_allowed_now_are_closed(void **state)
+{
+    struct fixture *f = *state;
+    (void)open_one(f);
+    pool_open(f->pool, 2);
+    ready(clients);
+    ready(clients->next);
+    assert_int_equal(pool_count(f->pool, POOL_IDLE), 3);
+    budget_shrink(f->mailbox.budget, clock_now_ms(&f->clock));
+    pool_tick(f->pool);
+    assert_int_equal(pool_count(f->pool, POOL_IDLE), 2);
+    assert_int_equal(pool_count(f->pool, POOL_CLOSING), 1);
+}
+
+/* ---- stopping -------------------------------------------------------------------------------- */
+
+static void a_stop_ends_what_is_idle_or_connecting_and_waits_for_messages(void **state)
+{
+    struct fixture *f = *state;
+    struct borrowed b = {0};
+    struct client *lent = open_one(f);
+    assert_non_null(pool_lend(f->pool, &b));
+    pool_open(f->pool, 2);
+    struct client *idle = clients->next;
+    ready(idle);
+    pool_stop(f->pool);
+    assert_int_equal(pool_count(f->pool, POOL_CONNECTING), 0);
+    assert_true(idle->quit);
+    assert_false(lent->quit);
+    assert_false(pool_is_quiet(f->pool));
+    pool_open(f->pool, 5);
+    assert_int_equal(made, 3);
+    result(lent, STAGE_FINAL_DOT, "250 2.0.0 OK");
+    ready(lent);
+    assert_true(lent->quit);
+    assert_false(pool_is_quiet(f->pool));
+    clock_advance(&f->clock, POOL_FAREWELL_MS + 1);
+    assert_true(pool_is_quiet(f->pool)); /* peers that take their time are not waited for */
+}
+
+#define FRESH(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        FRESH(one_connection_proves_the_sign_in_and_then_all_are_used),
+        FRESH(no_more_are_opened_than_messages_wait),
+        FRESH(a_closing_connection_keeps_its_slot_until_the_peer_has_closed),
+        FRESH(a_peer_that_never_closes_costs_its_slot_for_ten_minutes),
+        FRESH(an_end_before_the_sign_in_is_the_mailbox_s_trouble),
+        FRESH(an_end_right_after_the_sign_in_is_trouble_too),
+        FRESH(an_end_while_the_first_message_is_being_opened_is_trouble_too),
+        FRESH(the_end_of_an_idle_connection_costs_nothing),
+        FRESH(a_connection_returned_unused_counts_as_new),
+        FRESH(a_connection_is_used_again_unless_its_last_reply_spoils_it),
+        FRESH(an_old_connection_is_closed_after_its_message),
+        FRESH(more_than_are_allowed_now_are_closed),
+        FRESH(a_stop_ends_what_is_idle_or_connecting_and_waits_for_messages),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
