@@ -6,8 +6,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <event2/event.h>
 #include <event2/http.h>
 #include <event2/keyvalq_struct.h>
+#include <event2/listener.h>
 
 #include "relay/admin/api_call.h"
 #include "relay/admin/api_export.h"
@@ -15,10 +17,12 @@
 #include "relay/admin/api_socket.h"
 #include "relay/admin/api_status.h"
 #include "relay/admin/json.h"
+#include "relay/base/log.h"
 
 #define API_HEADER_MAX   8192
 #define API_BODY_MAX     4096
 #define API_IDLE_S       120
+#define API_RESUME_S     1 /* after running out of descriptors */
 #define API_PAGE_DEFAULT 100
 #define API_RETRY_SLICE  200   /* messages of a retry of all, in one turn of the loop */
 #define API_WALK_MAX     20000 /* messages looked at to name the held and the dead */
@@ -27,6 +31,8 @@
 struct api {
     struct api_settings settings;
     struct evhttp *http;
+    struct evconnlistener *listener; /* http's */
+    struct event *resume;
     struct api_socket socket;
     struct api_calls calls;
     uint64_t started_ms;
@@ -61,6 +67,22 @@ static struct api_times times_of(const struct clock *clock)
     return (struct api_times){.now_ms = clock_now_ms(clock), .wall_ms = clock_wall_ms(clock)};
 }
 
+static struct api_wait wait_of(const struct api_settings *set, const struct queue_info *info)
+{
+    struct mailbox_status first;
+    struct api_wait wait;
+    uint64_t ready_ms =
+        dispatch_route_ready_ms(set->dispatch, info->route != NULL ? info->route : "", &first);
+
+    api_json_wait(&first, ready_ms, &wait);
+    return wait;
+}
+
+static void log_operator(const char *event, uint64_t id)
+{
+    log_event(LOG_LEVEL_INFO, event, LOG_ID("queue", id), LOG_STR("by", "operator"), LOG_END);
+}
+
 /* Finds the message that the route's "*" names; answers the call when there is none. */
 static bool find_message(struct api *a, struct api_call *c, struct queue_info *out_info)
 {
@@ -75,17 +97,17 @@ static bool find_message(struct api *a, struct api_call *c, struct queue_info *o
     return true;
 }
 
-static void reply_id(struct api_call *c, const char *what)
+/* {"id": ..., WHAT: true}; NULL without memory. */
+static cJSON *done_to_message(const struct api_call *c, const char *what)
 {
     char id[QUEUE_ID_TEXT];
     cJSON *o = cJSON_CreateObject();
 
     queue_id_text(c->id, id);
-    if (!(json_put_text(o, "id", id) && json_put_flag(o, what, true))) {
-        cJSON_Delete(o);
-        o = NULL;
-    }
-    call_reply(c, HTTP_OK, o);
+    if (json_put_text(o, "id", id) && json_put_flag(o, what, true))
+        return o;
+    cJSON_Delete(o);
+    return NULL;
 }
 
 /* A number of the query, `fallback` when it is absent. */
@@ -226,10 +248,12 @@ static void list_add(struct api_call *c, const struct envelope *e, const struct 
 {
     struct api_times times = times_of(c->api->clock);
     struct queue_info info;
+    struct api_wait wait;
 
     if (!queue_find(c->api->queue, c->id, &info))
         return;
-    if (json_append(c->list, api_json_entry(&info, e, err, &times)))
+    wait = wait_of(c->api, &info);
+    if (json_append(c->list, api_json_entry(&info, e, err, &times, &wait)))
         c->left--;
     else {
         cJSON_Delete(c->list);
@@ -321,14 +345,17 @@ static void on_message_opened(void *ctx, struct queue_reader *r, const struct en
     struct api_call *c = ctx;
     struct queue_info info;
     struct api_times times;
+    struct api_wait wait;
 
     if (!opened(c, r, err))
         return;
-    times = times_of(c->api->clock);
-    if (queue_find(c->api->queue, c->id, &info))
-        call_reply(c, HTTP_OK, api_json_message(&info, e, &times));
-    else
+    if (!queue_find(c->api->queue, c->id, &info)) {
         fail(c, ERROR_MISSING, "message %s has just left the queue", c->argument);
+        return;
+    }
+    times = times_of(c->api->clock);
+    wait = wait_of(c->api, &info);
+    call_reply(c, HTTP_OK, api_json_message(&info, e, &times, &wait));
 }
 
 static void get_message(struct api *a, struct api_call *c)
@@ -351,6 +378,18 @@ static void get_eml(struct api *a, struct api_call *c)
     open_message(a, c, on_export_opened);
 }
 
+/* Whoever retries an uncertain message must know that it may have arrived. */
+static void reply_retried(struct api_call *c, bool uncertain)
+{
+    cJSON *o = done_to_message(c, "retried");
+
+    if (!json_put_flag(o, "uncertain", uncertain)) {
+        cJSON_Delete(o);
+        o = NULL;
+    }
+    call_reply(c, HTTP_OK, o);
+}
+
 static void post_retry(struct api *a, struct api_call *c)
 {
     const struct clock *clock = a->settings.clock;
@@ -363,8 +402,9 @@ static void post_retry(struct api *a, struct api_call *c)
         call_fail(c, &err);
         return;
     }
+    log_operator("retried", c->id);
     dispatch_wake(a->settings.dispatch);
-    reply_id(c, "retried");
+    reply_retried(c, info.state == QUEUE_UNCERTAIN);
 }
 
 static void on_deleted(void *ctx, const struct error *err)
@@ -372,12 +412,14 @@ static void on_deleted(void *ctx, const struct error *err)
     struct api_call *c = ctx;
 
     c->pending = false;
+    if (err == NULL)
+        log_operator("deleted", c->id);
     if (call_is_gone(c))
         call_free(c);
     else if (err != NULL)
         call_fail(c, err);
     else
-        reply_id(c, "deleted");
+        call_reply(c, HTTP_OK, done_to_message(c, "deleted"));
 }
 
 static void delete_message(struct api *a, struct api_call *c)
@@ -408,15 +450,20 @@ static void retry_all_done(struct api_call *c)
     call_reply(c, HTTP_OK, o);
 }
 
-/* Held messages and dead letters each want a look; they are retried one by one. */
+/* The others each want a look, because they are held or dead letters or may have arrived; they are
+ * retried one by one. */
 static void retry_listed(struct api_call *c, const struct queue_info *info)
 {
     const struct clock *clock = c->api->clock;
 
-    if (info->state == QUEUE_HELD || info->state == QUEUE_DEAD)
+    if (info->state != QUEUE_QUEUED) {
         c->skipped++;
-    else if (queue_retry(c->api->queue, info->id, clock_now_ms(clock), clock_wall_ms(clock), NULL))
-        c->done++;
+        return;
+    }
+    if (!queue_retry(c->api->queue, info->id, clock_now_ms(clock), clock_wall_ms(clock), NULL))
+        return;
+    log_operator("retried", info->id);
+    c->done++;
 }
 
 static void on_retry_slice(evutil_socket_t fd, short what, void *ctx)
@@ -457,6 +504,8 @@ static void post_resume(struct api *a, struct api_call *c)
         fail(c, ERROR_MISSING, "there is no mailbox \"%.63s\" in the configuration", c->argument);
         return;
     }
+    log_event(LOG_LEVEL_INFO, "resumed", LOG_STR("mailbox", c->argument), LOG_STR("by", "operator"),
+              LOG_END);
     o = cJSON_CreateObject();
     if (!(json_put_text(o, "mailbox", c->argument) && json_put_flag(o, "resumed", true))) {
         cJSON_Delete(o);
@@ -594,6 +643,47 @@ static struct evhttp *new_server(struct api *a)
     return http;
 }
 
+/* Out of descriptors: without this evhttp would try, and complain, without a pause. */
+static void on_accept_error(struct evconnlistener *listener, void *http)
+{
+    (void)http;
+    (void)evconnlistener_disable(listener);
+}
+
+static void on_resume(evutil_socket_t fd, short what, void *ctx)
+{
+    struct api *a = ctx;
+
+    (void)fd;
+    (void)what;
+    (void)evconnlistener_enable(a->listener);
+}
+
+static bool start_accepting(struct api *a)
+{
+    static const struct timeval pause = {API_RESUME_S, 0};
+    struct evhttp_bound_socket *bound;
+
+    a->resume = event_new(a->settings.base, -1, EV_PERSIST, on_resume, a);
+    if (a->resume == NULL)
+        return false;
+    bound = evhttp_accept_socket_with_handle(a->http, a->socket.fd);
+    if (bound == NULL)
+        return false;
+    a->listener = evhttp_bound_socket_get_listener(bound);
+    evconnlistener_set_error_cb(a->listener, on_accept_error);
+    (void)event_add(a->resume, &pause);
+    return true;
+}
+
+static void release(struct api *a)
+{
+    if (a->resume != NULL)
+        event_free(a->resume);
+    if (a->http != NULL)
+        evhttp_free(a->http);
+}
+
 static bool start(struct api *a, struct error *err)
 {
     a->http = new_server(a);
@@ -602,7 +692,7 @@ static bool start(struct api *a, struct error *err)
                          a->settings.socket);
     if (!api_socket_open(a->settings.socket, &a->socket, err))
         return false;
-    if (evhttp_accept_socket(a->http, a->socket.fd) == 0)
+    if (start_accepting(a))
         return true;
     close(a->socket.fd);
     api_socket_remove(&a->socket);
@@ -623,8 +713,7 @@ struct api *api_new(const struct api_settings *settings, struct error *err)
     a->started_wall_ms = clock_wall_ms(settings->clock);
     if (start(a, err))
         return a;
-    if (a->http != NULL)
-        evhttp_free(a->http);
+    release(a);
     free(a);
     return NULL;
 }
@@ -634,7 +723,7 @@ void api_free(struct api *a)
     if (a == NULL)
         return;
     api_socket_remove(&a->socket);
-    evhttp_free(a->http);
+    release(a);
     call_orphan_all(&a->calls);
     free(a);
 }

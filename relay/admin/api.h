@@ -8,7 +8,8 @@
  *   GET    /v1/queue/ID               one message: envelope, recipients with their last replies, times
  *   GET    /v1/queue/ID/eml           its mail data, message/rfc822; cut short of its Content-Length where what
  *                                     is stored is damaged
- *   POST   /v1/queue/ID/retry         due now; POST /v1/queue/retry for all but held messages and dead letters
+ *   POST   /v1/queue/ID/retry         due now; "uncertain" when it may arrive twice
+ *   POST   /v1/queue/retry            all that are queued; "left" are the uncertain, the held and the dead
  *   DELETE /v1/queue/ID               answered when it is durable
  *   POST   /v1/mailbox/NAME/resume
  *   POST   /v1/clock?advance=SECONDS  only when started with --test-clock

@@ -1,6 +1,10 @@
 #include "relay/admin/api_json.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "relay/admin/json.h"
+#include "relay/submit/verdict.h"
 
 static bool put_id(cJSON *o, uint64_t id)
 {
@@ -10,12 +14,38 @@ static bool put_id(cJSON *o, uint64_t id)
     return json_put_text(o, "id", text);
 }
 
-static bool put_due(cJSON *o, const struct queue_info *info, const struct api_times *times)
+void api_json_wait(const struct mailbox_status *first, uint64_t ready_ms, struct api_wait *out)
 {
-    if (info->due_ms == SCHEDULE_NEVER)
-        return json_put_null(o, "due_in");
-    return json_put_seconds(o, "due_in",
-                            info->due_ms > times->now_ms ? info->due_ms - times->now_ms : 0);
+    *out = (struct api_wait){.ready_ms = ready_ms};
+    if (first->state != MAILBOX_READY)
+        snprintf(out->why, sizeof(out->why), "%s", first->problem);
+    else if (first->minute_max > 0 && first->sent_this_minute >= first->minute_max)
+        snprintf(out->why, sizeof(out->why), "the limit of %" PRIu32 " message%s a minute",
+                 first->minute_max, first->minute_max == 1 ? "" : "s");
+    else if (first->day_max > 0 && first->recipients_today >= first->day_max)
+        snprintf(out->why, sizeof(out->why), "the limit of %" PRIu32 " recipient%s in 24 h",
+                 first->day_max, first->day_max == 1 ? "" : "s");
+    else
+        return;
+    snprintf(out->what, sizeof(out->what), "mailbox %s", first->name);
+}
+
+/* Its own time or that of the mailbox, whichever is later. */
+static bool put_due(cJSON *o, const struct queue_info *info, const struct api_times *times,
+                    const struct api_wait *wait)
+{
+    uint64_t due = info->due_ms;
+    bool others;
+
+    if (due == SCHEDULE_NEVER || wait == NULL)
+        return json_put_null(o, "due_in") && json_put_text(o, "waits_for", "") &&
+               json_put_text(o, "waits_why", "");
+    others = due <= times->now_ms || due <= wait->ready_ms;
+    if (due < wait->ready_ms)
+        due = wait->ready_ms;
+    return json_put_seconds(o, "due_in", due > times->now_ms ? due - times->now_ms : 0) &&
+           json_put_text(o, "waits_for", others ? wait->what : "") &&
+           json_put_text(o, "waits_why", others ? wait->why : "");
 }
 
 static bool put_age(cJSON *o, const struct queue_info *info, const struct api_times *times)
@@ -27,7 +57,8 @@ static bool put_age(cJSON *o, const struct queue_info *info, const struct api_ti
     return json_put_seconds(o, "age", times->wall_ms > arrived ? times->wall_ms - arrived : 0);
 }
 
-static bool put_info(cJSON *o, const struct queue_info *info, const struct api_times *times)
+static bool put_info(cJSON *o, const struct queue_info *info, const struct api_times *times,
+                     const struct api_wait *wait)
 {
     return put_id(o, info->id) && json_put_text(o, "state", queue_state_name(info->state)) &&
            json_put_flag(o, "in_flight", info->in_flight) &&
@@ -37,7 +68,7 @@ static bool put_info(cJSON *o, const struct queue_info *info, const struct api_t
            json_put_text(o, "route", info->route != NULL ? info->route : "") &&
            json_put_number(o, "size", info->size) &&
            json_put_time(o, "arrived", info->arrived_ms) && put_age(o, info, times) &&
-           json_put_number(o, "attempts", info->attempts) && put_due(o, info, times) &&
+           json_put_number(o, "attempts", info->attempts) && put_due(o, info, times, wait) &&
            json_put_number(o, "recipient_count", info->recipients);
 }
 
@@ -59,6 +90,36 @@ static const char *last_reply(const struct envelope *e)
     return any;
 }
 
+static bool put_verdict(cJSON *o, const char *reason, const char *who, const char *remedy)
+{
+    return json_put_text(o, "reason", reason) && json_put_text(o, "who", who) &&
+           json_put_text(o, "remedy", remedy);
+}
+
+/* Failed by a reply that only asked for patience: the time for it was over. */
+static bool put_given_up(cJSON *o, const struct verdict *v)
+{
+    char reason[REPLY_TEXT_MAX];
+
+    snprintf(reason, sizeof(reason),
+             "It was tried for as long as give_up in [relay] says. The last time: %s", v->what);
+    return put_verdict(o, reason, "whoever looks after this relay",
+                       "When the cause is gone, try it again with \"outtray retry\".");
+}
+
+static bool put_reason(cJSON *o, const struct recipient *r)
+{
+    bool failed = r->state == RECIPIENT_FAILED;
+    struct verdict v;
+
+    if (r->state == RECIPIENT_DELIVERED || !verdict_of_stored(r->reply, failed, &v))
+        return put_verdict(o, "", "", "");
+    if (failed && v.action != VERDICT_RCPT_FAIL && v.action != VERDICT_MSG_FAIL &&
+        v.action != VERDICT_HOLD)
+        return put_given_up(o, &v);
+    return put_verdict(o, v.what, v.who, v.how);
+}
+
 static bool put_recipient(cJSON *list, const struct recipient *r, bool whole)
 {
     cJSON *o = cJSON_CreateObject();
@@ -67,8 +128,8 @@ static bool put_recipient(cJSON *list, const struct recipient *r, bool whole)
     ok = ok && json_put_text(o, "path", r->forward_path) &&
          json_put_text(o, "state", recipient_state_name(r->state));
     if (whole)
-        ok = ok && json_put_text(o, "reply", r->reply) && json_put_text(o, "notify", r->notify) &&
-             json_put_text(o, "orcpt", r->orcpt);
+        ok = ok && json_put_text(o, "reply", r->reply) && put_reason(o, r) &&
+             json_put_text(o, "notify", r->notify) && json_put_text(o, "orcpt", r->orcpt);
     return ok;
 }
 
@@ -113,10 +174,11 @@ static cJSON *whole_or_null(cJSON *o, bool ok)
 }
 
 cJSON *api_json_entry(const struct queue_info *info, const struct envelope *e,
-                      const struct error *err, const struct api_times *times)
+                      const struct error *err, const struct api_times *times,
+                      const struct api_wait *wait)
 {
     cJSON *o = cJSON_CreateObject();
-    bool ok = o != NULL && put_info(o, info, times);
+    bool ok = o != NULL && put_info(o, info, times, wait);
 
     if (e != NULL)
         ok = ok && put_envelope(o, e) && put_recipients(o, e, API_JSON_RECIPIENTS, false);
@@ -126,10 +188,10 @@ cJSON *api_json_entry(const struct queue_info *info, const struct envelope *e,
 }
 
 cJSON *api_json_message(const struct queue_info *info, const struct envelope *e,
-                        const struct api_times *times)
+                        const struct api_times *times, const struct api_wait *wait)
 {
     cJSON *o = cJSON_CreateObject();
-    bool ok = o != NULL && put_info(o, info, times) && put_envelope(o, e) &&
+    bool ok = o != NULL && put_info(o, info, times, wait) && put_envelope(o, e) &&
               put_details(o, info, e) && put_recipients(o, e, SIZE_MAX, true);
 
     return whole_or_null(o, ok);

@@ -4,7 +4,10 @@
  * belongs to the caller; NULL without memory.
  *
  * An entry (in lists) and a message (alone) share their members; the message has more of them, and
- * every recipient. Wall times are ISO 8601 in UTC, spans are seconds.
+ * every recipient, with what its last reply means ("reason"), and who can do what about it ("who",
+ * "remedy"). "due_in" is null for what waits for a person, is being sent, or has nobody who sends
+ * it; "waits_for" and "waits_why" name the mailbox that it waits for, or are "". Wall times are ISO
+ * 8601 in UTC, spans are seconds.
  */
 #ifndef OUTTRAY_RELAY_ADMIN_API_JSON_H
 #define OUTTRAY_RELAY_ADMIN_API_JSON_H
@@ -16,6 +19,7 @@
 #include "queue/envelope.h"
 #include "queue/error.h"
 #include "queue/queue.h"
+#include "relay/submit/dispatch.h"
 
 /* The time at which an answer is made. */
 struct api_times {
@@ -24,12 +28,25 @@ struct api_times {
 };
 
 #define API_JSON_RECIPIENTS 3 /* of an entry; "recipient_count" says how many there are */
+#define API_WAIT_TEXT       1024
 
-/* e is NULL when the message could not be opened; then `err` says why. */
+/* What a message waits for besides its own time. */
+struct api_wait {
+    uint64_t ready_ms;        /* monotonic; 0 for now */
+    char what[API_WAIT_TEXT]; /* "mailbox office", or "" */
+    char why[API_WAIT_TEXT];
+};
+
+/* Of the mailbox of a message's route that may take it first, from ready_ms on. */
+void api_json_wait(const struct mailbox_status *first, uint64_t ready_ms, struct api_wait *out);
+
+/* e is NULL when the message could not be opened; then `err` says why. wait is NULL when nobody is
+ * there to send it: then it is never due. */
 cJSON *api_json_entry(const struct queue_info *info, const struct envelope *e,
-                      const struct error *err, const struct api_times *times);
+                      const struct error *err, const struct api_times *times,
+                      const struct api_wait *wait);
 cJSON *api_json_message(const struct queue_info *info, const struct envelope *e,
-                        const struct api_times *times);
+                        const struct api_times *times, const struct api_wait *wait);
 
 /* {"messages": [...], "total": N} and, when there are more, "next": the id to give as `after`.
  * Takes messages, also on failure. */

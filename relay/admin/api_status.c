@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "relay/admin/json.h"
 #include "relay/version.h"
@@ -71,6 +72,19 @@ static bool put_mailbox_problem(cJSON *list, const struct mailbox_status *m)
                        m->problem);
 }
 
+/* "WHAT: ADVICE", as the queue says it, or WHAT alone. */
+static bool put_refusal(cJSON *list, const char *refusing)
+{
+    const char *colon = strstr(refusing, ": ");
+    int len = colon != NULL ? (int)(colon - refusing) : (int)strlen(refusing);
+    char remedy[PROBLEM_TEXT_MAX];
+
+    snprintf(remedy, sizeof(remedy),
+             "Devices are asked to try again later, nothing accepted is lost. What helps: %s.",
+             colon != NULL ? colon + 2 : "make room on the disk");
+    return put_problem(list, remedy, "new mail is refused: %.*s", len, refusing);
+}
+
 static bool put_spool_problem(cJSON *list, const struct api_status *s)
 {
     if (s->counts->failing)
@@ -80,11 +94,7 @@ static bool put_spool_problem(cJSON *list, const struct api_status *s)
             "replace the disk, or make room on it; outtrayd goes on by itself.",
             "the spool cannot be written: %s", s->counts->failure);
     if (s->refusing[0] != '\0')
-        return put_problem(
-            list,
-            "Devices are asked to try again later. It passes as mail leaves; else make "
-            "room on the disk or raise the limit in [relay].",
-            "new mail is refused: %s", s->refusing);
+        return put_refusal(list, s->refusing);
     return true;
 }
 

@@ -210,7 +210,7 @@ static void put_field(struct line *l, const struct log_field *f)
         return;
     }
     if (f->type == LOG_TYPE_ID)
-        (void)snprintf(number, sizeof number, "%llx", (unsigned long long)f->number);
+        (void)snprintf(number, sizeof number, "%04llx", (unsigned long long)f->number);
     else if (f->type == LOG_TYPE_MS)
         (void)snprintf(number, sizeof number, "%llu.%03u", (unsigned long long)(f->number / 1000),
                        (unsigned)(f->number % 1000));

@@ -33,8 +33,8 @@ struct log_field {
     uint64_t number;
 };
 
-/* Text is left out when "" or NULL; a path is an address in <>, left out when NULL; an id is hex,
- * left out when 0; ms are shown as seconds, 1.234. */
+/* Text is left out when "" or NULL; a path is an address in <>, left out when NULL; an id is hex of
+ * at least four digits, as the tool shows it, left out when 0; ms are shown as seconds, 1.234. */
 #define LOG_STR(k, v)  ((struct log_field){LOG_TYPE_STR, (k), (v), 0})
 #define LOG_PATH(k, v) ((struct log_field){LOG_TYPE_PATH, (k), (v), 0})
 #define LOG_U64(k, v)  ((struct log_field){LOG_TYPE_U64, (k), NULL, (uint64_t)(v)})

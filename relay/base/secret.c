@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #define GROUPS_MAX      256
+#define GROUP_NAME_MAX  64
 #define VARIABLE_PREFIX "OUTTRAY_PASSWORD_"
 #define VARIABLE_MAX    128
 
@@ -21,6 +23,18 @@ struct secret {
     size_t len;
     char text[];
 };
+
+/* Of the process that reads, which is the one that must be able to; a number when it has no name.
+ */
+static void own_group(char out[GROUP_NAME_MAX])
+{
+    const struct group *group = getgrgid(getegid());
+
+    if (group != NULL)
+        (void)snprintf(out, GROUP_NAME_MAX, "%s", group->gr_name);
+    else
+        (void)snprintf(out, GROUP_NAME_MAX, "%lu", (unsigned long)getegid());
+}
 
 static struct secret *secret_new(size_t len)
 {
@@ -89,8 +103,10 @@ static bool is_group_trusted(gid_t gid)
  */
 static bool check_file(int fd, const char *file, struct error *err)
 {
+    char group[GROUP_NAME_MAX];
     struct stat st;
 
+    own_group(group);
     if (fstat(fd, &st) < 0)
         return error_errno(err, errno, "%s", file);
     if (!S_ISREG(st.st_mode))
@@ -98,8 +114,8 @@ static bool check_file(int fd, const char *file, struct error *err)
     if (st.st_uid != 0 && st.st_uid != geteuid())
         return error_set(err, ERROR_INVALID,
                          "%s: it belongs to user %lu, not to root or to the user we run as; run: "
-                         "chown root:outtray %s",
-                         file, (unsigned long)st.st_uid, file);
+                         "chown root:%s %s",
+                         file, (unsigned long)st.st_uid, group, file);
     if ((st.st_mode & S_IRWXO) != 0)
         return error_set(err, ERROR_INVALID,
                          "%s: everybody on this machine can use it (mode %04o); run: chmod o= %s",
@@ -107,8 +123,9 @@ static bool check_file(int fd, const char *file, struct error *err)
     if ((st.st_mode & S_IRWXG) != 0 && !is_group_trusted(st.st_gid))
         return error_set(err, ERROR_INVALID,
                          "%s: its group %lu, which is not ours, can use it (mode %04o); run: "
-                         "chgrp outtray %s",
-                         file, (unsigned long)st.st_gid, (unsigned)(st.st_mode & 07777), file);
+                         "chgrp %s %s",
+                         file, (unsigned long)st.st_gid, (unsigned)(st.st_mode & 07777), group,
+                         file);
     return true;
 }
 
@@ -151,23 +168,26 @@ static struct secret *from_file(const char *file, struct error *err)
 {
     /* Not blocking: a pipe put in its place must not stop the daemon. */
     int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    int failure = errno;
+    char group[GROUP_NAME_MAX];
     struct secret *s;
 
-    if (fd < 0 && errno == ENOENT) {
+    own_group(group);
+    if (fd < 0 && failure == ENOENT) {
         (void)error_set(err, ERROR_MISSING,
-                        "%s: there is no such file; make it with: install -m 640 -g outtray "
+                        "%s: there is no such file; make it with: install -m 640 -g %s "
                         "/dev/stdin %s",
-                        file, file);
+                        file, group, file);
         return NULL;
     }
-    if (fd < 0 && errno == EACCES) {
+    if (fd < 0 && failure == EACCES) {
         (void)error_set(err, ERROR_IO,
-                        "%s: we may not read it; run: chown root:outtray %s && chmod 640 %s", file,
-                        file, file);
+                        "%s: we may not read it; run: chown root:%s %s && chmod 640 %s", file,
+                        group, file, file);
         return NULL;
     }
     if (fd < 0) {
-        (void)error_errno(err, errno, "%s", file);
+        (void)error_errno(err, failure, "%s", file);
         return NULL;
     }
     s = read_file(fd, file, err);

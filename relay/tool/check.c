@@ -10,6 +10,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "relay/admin/json.h"
 #include "relay/base/config.h"
 #include "relay/base/privileges.h"
 #include "relay/base/secret.h"
@@ -21,8 +22,26 @@
 struct check {
     const struct tool *tool;
     const struct config *config;
+    bool as_daemon; /* files are tried as the user that reads them later */
     unsigned problems;
+    cJSON *mistakes; /* with --json, else NULL */
+    cJSON *notes;
 };
+
+static void tell(const struct check *c, cJSON *list, const char *mark, const char *fmt,
+                 va_list args) __attribute__((format(printf, 4, 0)));
+
+static void tell(const struct check *c, cJSON *list, const char *mark, const char *fmt,
+                 va_list args)
+{
+    char text[TEXT_MAX * 2];
+
+    (void)vsnprintf(text, sizeof(text), fmt, args);
+    if (c->tool->json)
+        (void)json_append(list, json_text(text));
+    else
+        fprintf(c->tool->err, "%s: %s\n", mark, text);
+}
 
 static void problem(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
@@ -30,11 +49,9 @@ static void problem(struct check *c, const char *fmt, ...)
 {
     va_list args;
 
-    fputs("outtray: ", c->tool->err);
     va_start(args, fmt);
-    vfprintf(c->tool->err, fmt, args);
+    tell(c, c->mistakes, "outtray", fmt, args);
     va_end(args);
-    fputc('\n', c->tool->err);
     c->problems++;
 }
 
@@ -44,22 +61,17 @@ static void note(const struct check *c, const char *fmt, ...)
 {
     va_list args;
 
-    fputs("note: ", c->tool->err);
     va_start(args, fmt);
-    vfprintf(c->tool->err, fmt, args);
+    tell(c, c->notes, "note", fmt, args);
     va_end(args);
-    fputc('\n', c->tool->err);
 }
 
 /* ---- trying ---------------------------------------------------------------------------------- */
 
-static const char *user_name(const struct check *c)
+static const char *user_name(void)
 {
-    const struct passwd *pw;
+    const struct passwd *pw = getpwuid(geteuid());
 
-    if (c->config->user[0] != '\0' && geteuid() == 0)
-        return c->config->user;
-    pw = getpwuid(geteuid());
     return pw != NULL ? pw->pw_name : "the current user";
 }
 
@@ -77,10 +89,22 @@ static bool parent_exists(const char *path)
     return exists;
 }
 
+/* What is closed to somebody else may well be open to the daemon, and must not be opened to him. */
+static void refuse_spool(struct check *c, int errnum)
+{
+    const char *spool = c->config->spool;
+
+    if (c->as_daemon)
+        problem(c, "spool %s: %s for %s; run: chown -R %s %s", spool, strerror(errnum), user_name(),
+                user_name(), spool);
+    else
+        note(c, "the spool %s is closed to %s; run the check with sudo to check it", spool,
+             user_name());
+}
+
 static void try_spool(struct check *c)
 {
     const char *spool = c->config->spool;
-    const char *user = user_name(c);
     struct stat st;
 
     if (stat(spool, &st) != 0 && errno == ENOENT) {
@@ -95,8 +119,7 @@ static void try_spool(struct check *c)
                     "\"$(dirname %s)\"",
                     spool, spool);
     } else if (access(spool, R_OK | W_OK | X_OK) != 0) {
-        problem(c, "spool %s: %s for %s; run: chown -R %s %s", spool, strerror(errno), user, user,
-                spool);
+        refuse_spool(c, errno);
     } else if (!S_ISDIR(st.st_mode)) {
         problem(c, "spool %s: it is no directory", spool);
     }
@@ -115,8 +138,18 @@ static void try_password(struct check *c, const struct config_mailbox *m)
              "mailbox %s has no password_file: its password must come from a systemd "
              "credential or the environment of outtrayd, which cannot be seen from here",
              m->name);
-    else if (s == NULL)
+    else if (s == NULL && c->as_daemon)
         problem(c, "%s", err.text);
+    else if (s == NULL && err.kind == ERROR_MISSING)
+        problem(c,
+                "password of mailbox %s: there is no file %s; run the check with sudo for the "
+                "command that makes it",
+                m->name, m->password_file);
+    else if (s == NULL)
+        note(c,
+             "the password of mailbox %s in %s cannot be used by %s; run the check with sudo to "
+             "check it",
+             m->name, m->password_file, user_name());
     secret_free(s);
 }
 
@@ -130,6 +163,11 @@ static void try_authorities(struct check *c, const struct config_mailbox *m)
     if (m->ca_file[0] == '\0')
         return;
     f = fopen(m->ca_file, "re");
+    if (f == NULL && errno == EACCES && !c->as_daemon) {
+        note(c, "mailbox %s: ca_file %s is closed to %s; run the check with sudo to check it",
+             m->name, m->ca_file, user_name());
+        return;
+    }
     if (f == NULL) {
         problem(c, "mailbox %s: ca_file %s: %s", m->name, m->ca_file, strerror(errno));
         return;
@@ -144,21 +182,23 @@ static void try_authorities(struct check *c, const struct config_mailbox *m)
 static void try_all(struct check *c)
 {
     struct error err = ERROR_INIT;
+    bool was_root = geteuid() == 0;
 
     if (!privileges_drop(c->config->user, &err)) {
         problem(c, "%s", err.text);
         return;
     }
+    c->as_daemon = was_root || strcmp(user_name(), c->config->user) == 0;
     try_spool(c);
     for (size_t i = 0; i < c->config->mailbox_count; i++) {
         try_password(c, &c->config->mailboxes[i]);
         try_authorities(c, &c->config->mailboxes[i]);
     }
-    if (geteuid() != 0 && c->config->user[0] != '\0' && strcmp(user_name(c), c->config->user) != 0)
+    if (!c->as_daemon && c->config->user[0] != '\0')
         note(c,
              "files were tried as %s; outtrayd reads them as %s. Run the check with sudo to be "
              "sure",
-             user_name(c), c->config->user);
+             user_name(), c->config->user);
 }
 
 /* ---- what it will do ------------------------------------------------------------------------- */
@@ -192,20 +232,29 @@ static void show_allowed(const struct check *c)
     format_wrap(c->tool->out, "  serves   ", allow->count > 0 ? text : "no address at all");
 }
 
+/* "30 messages", "1 message", "any number of messages" */
+static void limit_text(uint32_t limit, const char *unit, char out[FORMAT_TEXT])
+{
+    if (limit > 0)
+        snprintf(out, FORMAT_TEXT, "%" PRIu32 " %s%s", limit, unit, limit == 1 ? "" : "s");
+    else
+        snprintf(out, FORMAT_TEXT, "any number of %ss", unit);
+}
+
 /* "3 connections, 30 messages a minute, ..." */
 static void budget_text(const struct config_mailbox *m, char *out, size_t size)
 {
-    char minute[FORMAT_TEXT] = "any number of messages";
-    char day[FORMAT_TEXT] = "any number of recipients";
+    char connections[FORMAT_TEXT];
+    char minute[FORMAT_TEXT];
+    char day[FORMAT_TEXT];
     char octets[FORMAT_TEXT];
 
+    limit_text(m->connections, "connection", connections);
+    limit_text(m->messages_per_minute, "message", minute);
+    limit_text(m->recipients_per_day, "recipient", day);
     format_size((double)m->max_size, octets);
-    if (m->messages_per_minute > 0)
-        snprintf(minute, sizeof(minute), "%" PRIu32 " messages", m->messages_per_minute);
-    if (m->recipients_per_day > 0)
-        snprintf(day, sizeof(day), "%" PRIu32 " recipients", m->recipients_per_day);
-    snprintf(out, size, "at most %" PRIu32 " connection%s, %s a minute, %s in 24 h, %s a message",
-             m->connections, m->connections == 1 ? "" : "s", minute, day, octets);
+    snprintf(out, size, "at most %s, %s a minute, %s in 24 h, %s a message", connections, minute,
+             day, octets);
 }
 
 static void show_mailbox(const struct check *c, const struct config_mailbox *m)
@@ -251,7 +300,117 @@ static void show_summary(const struct check *c)
     fputs(".\n", out);
 }
 
-int check_run(const struct tool *t)
+/* ---- for programs ---------------------------------------------------------------------------- */
+
+static bool put_listeners(cJSON *o, const struct config *cfg)
+{
+    cJSON *list = cJSON_CreateArray();
+    bool ok = json_put(o, "listeners", list);
+
+    for (size_t i = 0; ok && i < cfg->listener_count; i++) {
+        const struct config_listener *l = &cfg->listeners[i];
+        cJSON *item = cJSON_CreateObject();
+
+        ok = json_append(list, item) && json_put_text(item, "name", l->name) &&
+             json_put_text(item, "address", l->address) && json_put_number(item, "port", l->port);
+    }
+    return ok;
+}
+
+static bool put_allowed(cJSON *o, const struct net_ranges *allow)
+{
+    cJSON *list = cJSON_CreateArray();
+    bool ok = json_put(o, "allow", list);
+
+    for (size_t i = 0; ok && i < allow->count; i++) {
+        cJSON *item = cJSON_CreateObject();
+        char first[NET_TEXT_MAX];
+        char last[NET_TEXT_MAX];
+
+        net_text(&allow->list[i].first, first);
+        net_text(&allow->list[i].last, last);
+        ok = json_append(list, item) && json_put_text(item, "first", first) &&
+             json_put_text(item, "last", last);
+    }
+    return ok;
+}
+
+static bool put_mailboxes(cJSON *o, const struct config *cfg)
+{
+    cJSON *list = cJSON_CreateArray();
+    bool ok = json_put(o, "mailboxes", list);
+
+    for (size_t i = 0; ok && i < cfg->mailbox_count; i++) {
+        const struct config_mailbox *m = &cfg->mailboxes[i];
+        cJSON *item = cJSON_CreateObject();
+
+        ok = json_append(list, item) && json_put_text(item, "name", m->name) &&
+             json_put_text(item, "address", m->address) && json_put_text(item, "host", m->host) &&
+             json_put_number(item, "port", m->port) &&
+             json_put_text(item, "tls", m->tls == CONFIG_TLS_STARTTLS ? "starttls" : "implicit") &&
+             json_put_number(item, "connections_max", m->connections) &&
+             json_put_number(item, "minute_max", m->messages_per_minute) &&
+             json_put_number(item, "day_max", m->recipients_per_day) &&
+             json_put_number(item, "max_size", m->max_size);
+    }
+    return ok;
+}
+
+/* Takes the lists; the summary is null when there is no configuration to go by. */
+static int print_check(const struct check *c)
+{
+    cJSON *o = cJSON_CreateObject();
+    cJSON *summary = c->config != NULL ? cJSON_CreateObject() : cJSON_CreateNull();
+    bool ok = json_put(o, "mistakes", c->mistakes);
+    int code;
+
+    ok = json_put(o, "notes", c->notes) && ok;
+    ok = json_put(o, "summary", summary) && ok;
+    if (c->config != NULL)
+        ok = ok && json_put_text(summary, "file", c->tool->config_file) &&
+             json_put_text(summary, "spool", c->config->spool) &&
+             put_listeners(summary, c->config) && put_allowed(summary, &c->config->allow) &&
+             put_mailboxes(summary, c->config);
+    code = tool_print_json(c->tool, ok ? o : NULL);
+    cJSON_Delete(o);
+    return code;
+}
+
+/* The mistakes of the file, one a line, become items. */
+static struct config *load_for_json(struct check *c)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *lines = open_memstream(&text, &len);
+    struct config *config = lines != NULL ? config_load(c->tool->config_file, lines) : NULL;
+    char *rest = NULL;
+
+    if (lines != NULL)
+        fclose(lines);
+    for (const char *line = text != NULL ? strtok_r(text, "\n", &rest) : NULL; line != NULL;
+         line = strtok_r(NULL, "\n", &rest))
+        problem(c, "%s", line);
+    free(text);
+    return config;
+}
+
+static int check_for_json(const struct tool *t)
+{
+    struct check c = {.tool = t, .mistakes = cJSON_CreateArray(), .notes = cJSON_CreateArray()};
+    struct config *config = load_for_json(&c);
+    int code;
+
+    c.config = config;
+    if (config != NULL)
+        try_all(&c);
+    code = print_check(&c);
+    if (code == EX_OK && (config == NULL || c.problems > 0))
+        code = EX_CONFIG;
+    config_free(config);
+    return code;
+}
+
+static int check_for_people(const struct tool *t)
 {
     struct config *config = config_load(t->config_file, t->err);
     struct check c = {.tool = t, .config = config};
@@ -268,4 +427,9 @@ int check_run(const struct tool *t)
                 c.problems == 1 ? "" : "s");
     config_free(config);
     return c.problems > 0 ? EX_CONFIG : EX_OK;
+}
+
+int check_run(const struct tool *t)
+{
+    return t->json ? check_for_json(t) : check_for_people(t);
 }

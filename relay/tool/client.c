@@ -99,8 +99,10 @@ int client_explain(const struct tool *t, const struct places *p, enum client_sta
 {
     if (state == CLIENT_FORBIDDEN) {
         explain_forbidden(t, p);
+        tool_error_json(t, ERROR_IO, "you may not use the control socket");
         return EX_NOPERM;
     }
+    tool_error_json(t, ERROR_MISSING, "outtrayd is not running");
     fprintf(t->err,
             "outtray: outtrayd is not running: nothing answers on %s.\n"
             "Start it with \"systemctl start outtrayd\"; \"journalctl -u outtrayd\" tells why it "

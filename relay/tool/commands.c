@@ -5,32 +5,22 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "queue/queue.h"
+#include "relay/admin/api_json.h"
 #include "relay/admin/json.h"
 #include "relay/tool/client.h"
 #include "relay/tool/places.h"
 #include "relay/tool/page.h"
 #include "relay/tool/source.h"
 
-#define PAGE      100
-#define PATH_TEXT 512
-
-static int print_json(const struct tool *t, const cJSON *json)
-{
-    char *text = cJSON_Print(json);
-
-    if (text == NULL) {
-        fputs("outtray: out of memory\n", t->err);
-        return EX_OSERR;
-    }
-    fprintf(t->out, "%s\n", text);
-    cJSON_free(text);
-    return EX_OK;
-}
+#define PAGE             100
+#define PATH_TEXT        512
+#define STATUS_ATTENTION 1 /* exit code */
 
 static bool argument_id(const struct tool *t, uint64_t *out_id, struct error *err)
 {
@@ -76,7 +66,7 @@ static int ask_and_show(const struct tool *t, const char *method, const char *pa
     if (answer == NULL)
         code = tool_fail(t, &err);
     else if (t->json)
-        code = print_json(t, answer);
+        code = tool_print_json(t, answer);
     else {
         show(t, &p, answer);
         code = EX_OK;
@@ -91,15 +81,30 @@ static int64_t now_seconds(void)
     return (int64_t)time(NULL);
 }
 
-static void show_status(const struct tool *t, const struct places *p, const cJSON *status)
+/* The exit code says how the relay is, for scripts. */
+static int status_code(const cJSON *status)
 {
-    (void)p;
-    page_status(t->out, status, now_seconds());
+    return strcmp(json_get_text(status, "state"), "ok") == 0 ? EX_OK : STATUS_ATTENTION;
 }
 
 int command_status(const struct tool *t)
 {
-    return ask_and_show(t, "GET", "/v1/status", show_status);
+    struct places p;
+    struct error err = ERROR_INIT;
+    cJSON *status;
+    int code;
+
+    if (!need_daemon(t, &p, &code))
+        return code;
+    status = client_ask(p.socket, "GET", "/v1/status", &err);
+    code = status != NULL ? status_code(status) : tool_fail(t, &err);
+    if (status != NULL && !t->json)
+        page_status(t->out, status, now_seconds());
+    else if (status != NULL && tool_print_json(t, status) != EX_OK)
+        code = EX_OSERR;
+    cJSON_Delete(status);
+    places_done(&p);
+    return code;
 }
 
 /* A message that is due does not leave while its mailbox waits: say so. */
@@ -115,6 +120,9 @@ static void show_unready(const struct tool *t, const struct places *p)
 static void show_retried(const struct tool *t, const struct places *p, const cJSON *answer)
 {
     fprintf(t->out, "Message %s is due now.\n", json_get_text(answer, "id"));
+    if (json_get_flag(answer, "uncertain"))
+        fputs("outtray: all of it was sent before, but the answer was lost: it may arrive twice.\n",
+              t->err);
     show_unready(t, p);
 }
 
@@ -126,8 +134,8 @@ static void show_all_retried(const struct tool *t, const struct places *p, const
     fprintf(t->out, "%.0f message%s due now.\n", retried, retried == 1 ? " is" : "s are");
     if (left > 0)
         fprintf(t->out,
-                "%.0f held or dead %s left alone; retry such messages one by one: \"outtray retry "
-                "ID\".\n",
+                "%.0f uncertain, held or dead %s left alone; retry such messages one by one: "
+                "\"outtray retry ID\".\n",
                 left, left == 1 ? "message was" : "messages were");
     if (retried > 0)
         show_unready(t, p);
@@ -258,20 +266,36 @@ static int print_items(const struct tool *t, const cJSON *page, bool *first)
     return EX_OK;
 }
 
+/* Ends a list that has begun with the error, so that it is JSON all the same. */
+static int cut_list_json(const struct tool *t, const struct error *err)
+{
+    const struct tool plain = {.out = t->out, .err = t->err};
+    cJSON *json = api_json_error(err);
+    char *text = cJSON_PrintUnformatted(json_get(json, "error"));
+
+    fprintf(t->out, "], \"error\": %s}\n", text != NULL ? text : "{}");
+    cJSON_free(text);
+    cJSON_Delete(json);
+    return tool_fail(&plain, err);
+}
+
 /* Every page as one object, written as it comes. */
 static int queue_all_json(const struct tool *t, struct source *s, struct error *err)
 {
     uint64_t after = 0;
     double total = 0;
     bool first = true;
+    bool begun = false;
     int code = EX_OK;
 
-    fputs("{\"messages\": [", t->out);
     do {
         cJSON *page = source_page(s, after, PAGE, err);
 
         if (page == NULL)
-            return tool_fail(t, err);
+            return begun ? cut_list_json(t, err) : tool_fail(t, err);
+        if (!begun)
+            fputs("{\"messages\": [", t->out);
+        begun = true;
         code = print_items(t, page, &first);
         after = next_of(page);
         total = json_get_number(page, "total");
@@ -284,7 +308,7 @@ static int queue_all_json(const struct tool *t, struct source *s, struct error *
 static int queue_page_json(const struct tool *t, struct source *s, struct error *err)
 {
     cJSON *page = source_page(s, 0, PAGE, err);
-    int code = page != NULL ? print_json(t, page) : tool_fail(t, err);
+    int code = page != NULL ? tool_print_json(t, page) : tool_fail(t, err);
 
     cJSON_Delete(page);
     return code;
@@ -323,7 +347,7 @@ int command_show(const struct tool *t)
     if (message == NULL)
         code = tool_fail(t, &err);
     else if (t->json)
-        code = print_json(t, message);
+        code = tool_print_json(t, message);
     else
         page_message(t->out, message, now_seconds());
     cJSON_Delete(message);
@@ -339,15 +363,36 @@ struct export
     const char *name; /* NULL: `file` is stdout */
     FILE *file;
     uint64_t written;
+    bool force;  /* may write over a file */
+    bool closed; /* to us: the file could not be made */
 };
+
+/* A file that is there already is somebody's; a pipe or device is there to be written to. */
+static int open_new(const struct export *x)
+{
+    struct stat st;
+    int flags = O_WRONLY | O_CREAT | O_CLOEXEC;
+
+    if (x->force || (stat(x->name, &st) == 0 && !S_ISREG(st.st_mode)))
+        flags |= O_TRUNC;
+    else
+        flags |= O_EXCL;
+    return open(x->name, flags, 0600);
+}
 
 static bool open_output(struct export *x, struct error *err)
 {
-    int fd = open(x->name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    int fd = open_new(x);
 
     x->file = fd >= 0 ? fdopen(fd, "wb") : NULL;
     if (x->file != NULL)
         return true;
+    x->closed = true;
+    if (errno == EEXIST)
+        return error_set(err, ERROR_INVALID,
+                         "there is a file %s already; name another one, or write over it with "
+                         "--force",
+                         x->name);
     error_errno(err, errno, "open %s", x->name);
     if (fd >= 0)
         close(fd);
@@ -380,7 +425,12 @@ static bool close_output(struct export *x, struct error *err)
 
 static int report_export(const struct tool *t, const struct export *x, const struct error *err)
 {
-    int code = tool_fail(t, err);
+    /* Behind half a message JSON would only be more of it. */
+    const struct tool plain = {.out = t->out, .err = t->err};
+    int code = tool_fail(x->written > 0 && x->name == NULL ? &plain : t, err);
+
+    if (x->closed)
+        code = EX_CANTCREAT;
 
     if (x->written > 0)
         fprintf(t->err, "%s is not complete: it ends after %" PRIu64 " octets.\n",
@@ -391,10 +441,19 @@ static int report_export(const struct tool *t, const struct export *x, const str
     return code;
 }
 
+static void tell_export(const struct tool *t, const struct export *x)
+{
+    char size[FORMAT_TEXT];
+
+    format_size((double)x->written, size);
+    fprintf(t->err, "Wrote %s: %s.\n", x->name, size);
+}
+
 int command_export(const struct tool *t)
 {
     struct error err = ERROR_INIT;
-    struct export x = {.name = t->output, .file = t->output == NULL ? t->out : NULL};
+    struct export x = {
+        .name = t->output, .file = t->output == NULL ? t->out : NULL, .force = t->force};
     struct source s;
     uint64_t id;
     int code = EX_OK;
@@ -408,5 +467,9 @@ int command_export(const struct tool *t)
     if (!close_output(&x, ok ? &err : NULL))
         ok = false;
     source_close(&s);
-    return ok ? EX_OK : report_export(t, &x, &err);
+    if (!ok)
+        return report_export(t, &x, &err);
+    if (x.name != NULL)
+        tell_export(t, &x);
+    return EX_OK;
 }

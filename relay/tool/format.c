@@ -5,21 +5,16 @@
 #include <string.h>
 #include <time.h>
 
+#include "queue/queue.h"
 #include "relay/admin/json.h"
 
 #define NOTE_INDENT 4
 
+_Static_assert(FORMAT_TEXT >= QUEUE_SIZE_TEXT, "room for a size");
+
 void format_size(double octets, char out[FORMAT_TEXT])
 {
-    static const char *const units[] = {"B", "KB", "MB", "GB", "TB"};
-    size_t unit = 0;
-
-    while (octets >= 1023.5 && unit + 1 < sizeof(units) / sizeof(units[0])) {
-        octets /= 1024;
-        unit++;
-    }
-    snprintf(out, FORMAT_TEXT, unit > 0 && octets < 99.95 ? "%.1f %s" : "%.0f %s", octets,
-             units[unit]);
+    queue_size_text(octets > 0 ? (uint64_t)octets : 0, out);
 }
 
 void format_span(double seconds, char out[FORMAT_TEXT])

@@ -17,7 +17,7 @@
 #define FORMAT_COLUMNS 8
 #define FORMAT_CELL    256 /* octets; longer cells are cut */
 
-/* "812 B", "1.2 MB", "35 MB"; powers of 1024. */
+/* "812 B", "1.2 MB", "35 MB": see queue_size_text(). */
 void format_size(double octets, char out[FORMAT_TEXT]);
 /* "12 s", "3 min 20 s", "2 h 5 min", "4 d 3 h". */
 void format_span(double seconds, char out[FORMAT_TEXT]);

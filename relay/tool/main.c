@@ -1,9 +1,12 @@
+#include <ctype.h>
 #include <getopt.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
 
 #include "relay/base/config.h"
+#include "relay/base/config_mistakes.h"
 #include "relay/tool/check.h"
 #include "relay/tool/commands.h"
 #include "relay/tool/tool.h"
@@ -13,7 +16,8 @@ enum takes {
     TAKES_ARGUMENT = 1,
     TAKES_ALL = 2,        /* --all */
     TAKES_ALL_OR_ONE = 4, /* exactly one of --all and an argument */
-    TAKES_OUTPUT = 8,     /* -o */
+    TAKES_OUTPUT = 8,     /* -o, --force */
+    TAKES_WORD = 16,      /* an argument, or none */
 };
 
 struct command {
@@ -22,36 +26,61 @@ struct command {
     const char *help;
     int (*run)(const struct tool *t);
     unsigned takes;
+    const char *needs;   /* when the argument is missing */
+    const char *details; /* of "help COMMAND", or NULL */
 };
 
 static int command_help(const struct tool *t);
 
+#define NEEDS_ID "needs a message id; \"outtray queue\" lists them"
+
 static const struct command commands[] = {
-    {"check", "", "read the configuration, tell every mistake, try what it needs", check_run, 0},
-    {"status", "", "how the relay is, what needs attention and what to do", command_status, 0},
-    {"queue", "[--all]", "list the first messages in the queue, or all", command_queue, TAKES_ALL},
-    {"show", "ID", "one message: recipients, replies, times", command_show, TAKES_ARGUMENT},
-    {"retry", "ID | --all", "try a message, or all that wait, now", command_retry,
-     TAKES_ALL_OR_ONE},
-    {"delete", "ID", "remove a message for good", command_delete, TAKES_ARGUMENT},
+    {"check", "", "read the configuration, tell every mistake, try what it needs", check_run, 0,
+     NULL,
+     "Run it with sudo: then files are tried as the user that outtrayd becomes. Ends with 78 when\n"
+     "there are mistakes.\n"},
+    {"status", "", "how the relay is, what needs attention and what to do", command_status, 0, NULL,
+     "Ends with 0 when all is well and with 1 when something needs attention.\n"},
+    {"queue", "[--all]", "list the first messages in the queue, or all", command_queue, TAKES_ALL,
+     NULL, NULL},
+    {"show", "ID", "one message: recipients, replies, times", command_show, TAKES_ARGUMENT,
+     NEEDS_ID,
+     "For each recipient that failed or waits it says what the upstream answered, what that\n"
+     "means, who can help and how.\n"},
+    {"retry", "ID | --all", "try a message, or all that wait, now", command_retry, TAKES_ALL_OR_ONE,
+     "needs a message id, or --all; \"outtray queue\" lists them",
+     "--all leaves uncertain, held and dead messages alone. An uncertain message that is retried\n"
+     "may arrive twice.\n"},
+    {"delete", "ID", "remove a message for good", command_delete, TAKES_ARGUMENT, NEEDS_ID,
+     "Nobody is told. \"outtray export\" saves it first.\n"},
     {"export", "ID [-o FILE]", "write a message as an .eml file, or to stdout", command_export,
-     TAKES_ARGUMENT | TAKES_OUTPUT},
-    {"resume", "MAILBOX", "use a paused or waiting mailbox at once", command_resume,
-     TAKES_ARGUMENT},
-    {"help", "", "this page", command_help, 0},
+     TAKES_ARGUMENT | TAKES_OUTPUT, NEEDS_ID,
+     "  -o, --output FILE      write to FILE, which must not be there yet\n"
+     "      --force            write over it all the same\n"},
+    {"resume", "MAILBOX", "use a paused or waiting mailbox at once", command_resume, TAKES_ARGUMENT,
+     "needs the name of a mailbox; \"outtray status\" lists them", NULL},
+    {"help", "[COMMAND]", "this page, or more about a command", command_help, TAKES_WORD, NULL,
+     NULL},
 };
 
+#define COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
 static const struct option options[] = {
-    {"config", required_argument, NULL, 'c'}, {"socket", required_argument, NULL, 's'},
-    {"json", no_argument, NULL, 'j'},         {"all", no_argument, NULL, 'a'},
-    {"output", required_argument, NULL, 'o'}, {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0},
+    {"config", required_argument, NULL, 'c'},
+    {"socket", required_argument, NULL, 's'},
+    {"json", no_argument, NULL, 'j'},
+    {"all", no_argument, NULL, 'a'},
+    {"output", required_argument, NULL, 'o'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {"force", no_argument, NULL, 'f'},
+    {NULL, 0, NULL, 0},
 };
 
 static void write_help(FILE *out)
 {
     fputs("Usage: outtray [-c FILE] [--socket PATH] [--json] COMMAND\n\n", out);
-    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+    for (size_t i = 0; i < COMMANDS; i++) {
         char call[32];
 
         snprintf(call, sizeof(call), "%s %s", commands[i].name, commands[i].usage);
@@ -60,56 +89,91 @@ static void write_help(FILE *out)
     fputs("\n"
           "  -c, --config FILE      the configuration; default " CONFIG_DEFAULT_FILE "\n"
           "      --socket PATH      the daemon's control socket; default as configured\n"
-          "      --json             print what the daemon's API says\n"
+          "      --json             print JSON: what the daemon's API says\n"
           "      --version, --help\n\n"
           "queue, show and export read the spool itself while outtrayd is not running.\n",
           out);
 }
 
-static int command_help(const struct tool *t)
-{
-    write_help(t->out);
-    return EX_OK;
-}
+static int usage_error(const struct tool *t, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 
-static int usage_error(const char *text, const char *what)
+static int usage_error(const struct tool *t, const char *fmt, ...)
 {
-    fprintf(stderr, "outtray: %s%s%s; see \"outtray help\"\n", text, what[0] != '\0' ? " " : "",
-            what);
+    char text[ERROR_TEXT_MAX];
+    va_list args;
+
+    va_start(args, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    fprintf(t->err, "outtray: %s\n", text);
+    tool_error_json(t, ERROR_INVALID, text);
     return EX_USAGE;
 }
 
 static const struct command *find_command(const char *name)
 {
-    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+    for (size_t i = 0; i < COMMANDS; i++)
         if (strcmp(commands[i].name, name) == 0)
             return &commands[i];
     return NULL;
 }
 
-/* NULL when what was given fits the command. */
-static const char *misfit(const struct command *c, const struct tool *t, int arguments)
+static int unknown_command(const struct tool *t, const char *name)
 {
-    bool needs_one = (c->takes & TAKES_ARGUMENT) != 0;
+    const char *names[COMMANDS];
+    const char *nearest;
+
+    for (size_t i = 0; i < COMMANDS; i++)
+        names[i] = commands[i].name;
+    nearest = config_mistakes_nearest(name, names, COMMANDS);
+    if (nearest != NULL)
+        return usage_error(t, "there is no command \"%.64s\"; did you mean \"%s\"?", name, nearest);
+    return usage_error(t, "there is no command \"%.64s\"; \"outtray help\" lists them", name);
+}
+
+static int command_help(const struct tool *t)
+{
+    const struct command *c = t->argument != NULL ? find_command(t->argument) : NULL;
+
+    if (t->argument != NULL && c == NULL)
+        return unknown_command(t, t->argument);
+    if (c == NULL) {
+        write_help(t->out);
+        return EX_OK;
+    }
+    fprintf(t->out, "Usage: outtray [-c FILE] [--socket PATH] [--json] %s %s\n\n%c%s.\n", c->name,
+            c->usage, toupper((unsigned char)c->help[0]), c->help + 1);
+    if (c->details != NULL)
+        fprintf(t->out, "\n%s", c->details);
+    fputs("\n\"man outtray\" says it all.\n", t->out);
+    return EX_OK;
+}
+
+/* EX_OK when what was given fits the command. */
+static int misfit(const struct command *c, const struct tool *t, int arguments)
+{
+    bool one = (c->takes & TAKES_ARGUMENT) != 0;
     bool one_or_all = (c->takes & TAKES_ALL_OR_ONE) != 0;
+    bool word = (c->takes & TAKES_WORD) != 0;
 
     if (t->all && (c->takes & (TAKES_ALL | TAKES_ALL_OR_ONE)) == 0)
-        return "--all is of no use with";
+        return usage_error(t, "%s takes no --all", c->name);
     if (t->output != NULL && (c->takes & TAKES_OUTPUT) == 0)
-        return "-o is of no use with";
-    if (one_or_all && t->all == (arguments > 0))
-        return "a message id, or --all, is needed by";
-    if (needs_one && arguments == 0)
-        return "what to work on is missing from";
-    if (arguments > (needs_one || one_or_all ? 1 : 0))
-        return "too many words behind";
-    return NULL;
+        return usage_error(t, "%s takes no -o", c->name);
+    if (t->force && t->output == NULL)
+        return usage_error(t, "--force is for \"outtray export ID -o FILE\" only");
+    if ((one && arguments == 0) || (one_or_all && t->all == (arguments > 0)))
+        return usage_error(t, "%s %s", c->name, c->needs);
+    if (arguments > (one || one_or_all || word ? 1 : 0))
+        return usage_error(t, "%s takes %s; see \"outtray help %s\"", c->name,
+                           one || one_or_all || word ? "one argument" : "no argument", c->name);
+    return EX_OK;
 }
 
 static int run(struct tool *t, char **words, int count)
 {
     const struct command *c;
-    const char *wrong;
     int code;
 
     if (count == 0) {
@@ -118,10 +182,10 @@ static int run(struct tool *t, char **words, int count)
     }
     c = find_command(words[0]);
     if (c == NULL)
-        return usage_error("there is no command", words[0]);
-    wrong = misfit(c, t, count - 1);
-    if (wrong != NULL)
-        return usage_error(wrong, c->name);
+        return unknown_command(t, words[0]);
+    code = misfit(c, t, count - 1);
+    if (code != EX_OK)
+        return code;
     t->argument = count > 1 ? words[1] : NULL;
     code = c->run(t);
     if (fflush(stdout) != 0 || ferror(stdout)) {
@@ -151,6 +215,9 @@ static bool take_option(struct tool *t, int option)
     case 'o':
         t->output = optarg;
         return true;
+    case 'f':
+        t->force = true;
+        return true;
     default:
         return false;
     }
@@ -159,14 +226,15 @@ static bool take_option(struct tool *t, int option)
 int main(int argc, char **argv)
 {
     struct tool t = {.config_file = CONFIG_DEFAULT_FILE, .out = stdout, .err = stderr};
+    bool help = false;
     int option;
 
     while ((option = getopt_long(argc, argv, "c:o:h", options, NULL)) != -1) {
         if (take_option(&t, option))
             continue;
         if (option == 'h') {
-            write_help(stdout);
-            return EX_OK;
+            help = true;
+            continue;
         }
         if (option == 'V') {
             puts("outtray " OUTTRAY_VERSION);
@@ -174,5 +242,8 @@ int main(int argc, char **argv)
         }
         return EX_USAGE;
     }
-    return run(&t, argv + optind, argc - optind);
+    if (!help)
+        return run(&t, argv + optind, argc - optind);
+    t.argument = optind < argc ? argv[optind] : NULL;
+    return command_help(&t);
 }

@@ -130,8 +130,8 @@ static void on_visit(void *ctx, struct queue_reader *r, const struct envelope *e
     if (err != NULL && v->whole)
         *v->err = *err;
     else if (find(v->offline, v->id, &info, v->err)) {
-        v->json =
-            v->whole ? api_json_message(&info, e, &times) : api_json_entry(&info, e, err, &times);
+        v->json = v->whole ? api_json_message(&info, e, &times, NULL)
+                           : api_json_entry(&info, e, err, &times, NULL);
         v->ok = v->json != NULL || no_memory(v->err);
     }
     queue_reader_close(r);

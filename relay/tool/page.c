@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "relay/admin/json.h"
+#include "relay/smtp/encoded.h"
 
 #define PATH_WIDTH   30
 #define DEVICE_WIDTH 20
@@ -129,25 +130,31 @@ static void print_mailbox_state(FILE *out, const cJSON *m, const char *first, bo
     format_wrap(out, first, text);
 }
 
-/* "4 of 30", or "4" where there is no limit. */
-static struct counted used_of(const cJSON *m, const char *key, const char *max_key)
+/* "4 of 30 messages", or "1 message" where there is no limit. */
+static struct counted used_of(const cJSON *m, const char *key, const char *max_key,
+                              const char *unit)
 {
     struct counted used = count_of(m, key);
     struct counted max = count_of(m, max_key);
     struct counted both;
 
-    if (json_get_number(m, max_key) <= 0)
-        return used;
-    snprintf(both.text, sizeof(both.text), "%.28s of %.28s", used.text, max.text);
+    double last = json_get_number(m, max_key);
+
+    if (last <= 0) {
+        last = json_get_number(m, key);
+        max.text[0] = '\0';
+    }
+    snprintf(both.text, sizeof(both.text), "%.20s%s%.20s %s%s", used.text,
+             max.text[0] != '\0' ? " of " : "", max.text, unit, plural(last));
     return both;
 }
 
 static void print_mailbox_budget(FILE *out, const cJSON *m)
 {
-    fprintf(out, "        %s connections, %s messages this minute, %s recipients in 24 h\n",
-            used_of(m, "connections", "connections_max").text,
-            used_of(m, "sent_this_minute", "minute_max").text,
-            used_of(m, "recipients_today", "day_max").text);
+    fprintf(out, "        %s, %s this minute, %s in 24 h\n",
+            used_of(m, "connections", "connections_max", "connection").text,
+            used_of(m, "sent_this_minute", "minute_max", "message").text,
+            used_of(m, "recipients_today", "day_max", "recipient").text);
 }
 
 static void print_mailbox_record(FILE *out, const cJSON *m, int64_t now)
@@ -229,8 +236,17 @@ static void line(FILE *out, const char *label, const char *text)
     format_wrap(out, first, text);
 }
 
+/* "mailbox office: the limit of 30 messages a minute", or "" when it waits for nothing else. */
+static void waits_text(const cJSON *m, char *out, size_t size)
+{
+    const char *why = json_get_text(m, "waits_why");
+
+    snprintf(out, size, "%s%s%s", json_get_text(m, "waits_for"), why[0] != '\0' ? ": " : "", why);
+}
+
 static void print_times(FILE *out, const cJSON *m, int64_t now)
 {
+    char waits[1024];
     char at[FORMAT_TEXT];
     char age[FORMAT_TEXT];
     char text[FORMAT_TEXT * 4];
@@ -247,6 +263,8 @@ static void print_times(FILE *out, const cJSON *m, int64_t now)
     format_span(json_get_number(m, "due_in"), age);
     snprintf(text, sizeof(text), "in %s", age);
     line(out, "Next try", json_get_number(m, "due_in") > 0 ? text : "now");
+    waits_text(m, waits, sizeof(waits));
+    line(out, "Waits for", waits);
 }
 
 static void print_origin(FILE *out, const cJSON *m)
@@ -273,6 +291,11 @@ static void print_recipient(FILE *out, const cJSON *r)
     line(out, "To", text);
     if (json_get_text(r, "reply")[0] != '\0')
         format_wrap(out, "                ", json_get_text(r, "reply"));
+    if (json_get_text(r, "reason")[0] == '\0')
+        return;
+    format_wrap(out, "              = ", json_get_text(r, "reason"));
+    snprintf(text, sizeof(text), "%s: %s", json_get_text(r, "who"), json_get_text(r, "remedy"));
+    format_wrap(out, "             -> ", text);
 }
 
 /* What the state means, where it needs saying. */
@@ -300,12 +323,14 @@ static const char *state_note(const cJSON *m)
 void page_message(FILE *out, const cJSON *m, int64_t now)
 {
     const char *sender = json_get_text(m, "sender");
+    char subject[FORMAT_CELL * 4];
     char text[512];
 
     line(out, "Message", json_get_text(m, "id"));
     snprintf(text, sizeof(text), "%s%s", state_word(m), state_note(m));
     line(out, "State", text);
-    line(out, "Subject", json_get_text(m, "subject"));
+    encoded_decode(json_get_text(m, "subject"), subject, sizeof(subject));
+    line(out, "Subject", subject);
     line(out, "From", sender[0] != '\0' ? sender : "<>");
     for (const cJSON *recipient = json_first(m, "recipients"); recipient != NULL;
          recipient = recipient->next)
@@ -351,10 +376,30 @@ static void recipients_text(const cJSON *m, char out[FORMAT_CELL])
         snprintf(out + used, FORMAT_CELL - used, " (+%.0f)", more);
 }
 
+/* What the upstream said to it last, else what it waits for; the latter not once for each message
+ * of a long queue. */
+static void fill_note(struct page_list *l, struct format_row *row, const cJSON *m)
+{
+    const char *problem = json_get_text(m, "problem");
+    const char *said = problem[0] != '\0' ? problem : json_get_text(m, "last_reply");
+    char waits[sizeof(row->note)];
+    char text[sizeof(row->note)];
+
+    format_clean(said, row->note, sizeof(row->note));
+    if (json_get_text(m, "waits_for")[0] == '\0')
+        return;
+    waits_text(m, waits, sizeof(waits) - sizeof("waits for "));
+    snprintf(text, sizeof(text), "waits for %.*s", (int)(sizeof(text) - sizeof("waits for ")),
+             waits);
+    if (said[0] != '\0' || strcmp(text, l->waits) == 0)
+        return;
+    snprintf(l->waits, sizeof(l->waits), "%s", text);
+    format_clean(text, row->note, sizeof(row->note));
+}
+
 static void fill_row(struct format_row *row, const cJSON *m)
 {
     const char *sender = json_get_text(m, "sender");
-    const char *problem = json_get_text(m, "problem");
     char text[FORMAT_TEXT];
 
     format_clean(json_get_text(m, "id"), row->cells[0], FORMAT_CELL);
@@ -370,8 +415,6 @@ static void fill_row(struct format_row *row, const cJSON *m)
     format_fit(json_get_text(m, "device"), DEVICE_WIDTH, row->cells[5], FORMAT_CELL);
     format_fit(sender[0] != '\0' ? sender : "<>", PATH_WIDTH, row->cells[6], FORMAT_CELL);
     recipients_text(m, row->cells[7]);
-    format_clean(problem[0] != '\0' ? problem : json_get_text(m, "last_reply"), row->note,
-                 sizeof(row->note));
 }
 
 void page_list_rows(struct page_list *l, FILE *out, const cJSON *page)
@@ -382,6 +425,7 @@ void page_list_rows(struct page_list *l, FILE *out, const cJSON *page)
         if (row == NULL)
             break;
         fill_row(row, m);
+        fill_note(l, row, m);
         l->shown++;
         l->held += strcmp(json_get_text(m, "state"), "held") == 0;
         l->octets += json_get_number(m, "size");

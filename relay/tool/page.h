@@ -20,6 +20,7 @@ void page_message(FILE *out, const cJSON *message, int64_t now);
 /* A list, page by page. */
 struct page_list {
     struct format_table table;
+    char waits[FORMAT_CELL * 2]; /* said last: what a message waits for */
     uint64_t shown;
     uint64_t held;
     double octets;

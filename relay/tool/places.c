@@ -40,8 +40,10 @@ bool places_find(const struct tool *t, struct places *out_places)
     struct places p = {.guessed = c == NULL};
     const char *socket = c != NULL ? c->socket : fallback_of("api", "socket");
 
-    if (c == NULL && t->config_given)
+    if (c == NULL && t->config_given) {
+        tool_error_json(t, ERROR_INVALID, "the configuration has mistakes");
         return false;
+    }
     p.socket = strdup(t->socket != NULL ? t->socket : socket);
     p.spool = strdup(c != NULL ? c->spool : fallback_of("relay", "spool"));
     config_free(c);

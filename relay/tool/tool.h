@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include <cjson/cJSON.h>
+
 #include "queue/error.h"
 
 struct tool {
@@ -15,14 +17,20 @@ struct tool {
     const char *socket; /* by --socket, or NULL */
     bool json;
     bool all;
+    bool force;
     const char *output;   /* by -o, or NULL */
     const char *argument; /* the message or mailbox, or NULL */
     FILE *out;
     FILE *err;
 };
 
-/* Writes "outtray: TEXT" for people and returns the exit code that fits. */
+/* Writes "outtray: TEXT" for people, with --json the API's {"error": ...} as well, and returns the
+ * exit code that fits. */
 int tool_fail(const struct tool *t, const struct error *err);
+/* The JSON alone, and only with --json: for errors that were told in other words. */
+void tool_error_json(const struct tool *t, enum error_kind kind, const char *text);
+/* Writes the tree, which may be NULL: memory was out. Returns the exit code. */
+int tool_print_json(const struct tool *t, const cJSON *json);
 /* The exit code of an error alone. */
 int tool_exit_code(enum error_kind kind);
 

@@ -22,6 +22,7 @@
 #include "relay/admin/api.h"
 #include "relay/admin/api_call.h"
 #include "relay/admin/json.h"
+#include "relay/base/log.h"
 
 #define WATCHDOG_S 20
 #define LARGE      (3u * 1024 * 1024)
@@ -35,6 +36,7 @@ struct intake {
 struct dispatch {
     unsigned wakes;
     unsigned resumes;
+    uint64_t ready_ms;
 };
 
 void intake_counts(const struct intake *in, struct intake_counts *out)
@@ -65,6 +67,18 @@ bool dispatch_mailbox(const struct dispatch *d, size_t i, struct mailbox_status 
                                    .last_reply = "",
                                    .delivered = 12};
     return i == 0;
+}
+
+uint64_t dispatch_route_ready_ms(const struct dispatch *d, const char *route,
+                                 struct mailbox_status *out_first)
+{
+    assert_string_equal(route, "default");
+    (void)dispatch_mailbox(d, 0, out_first);
+    if (d->ready_ms == 0)
+        return 0;
+    out_first->state = MAILBOX_WAITING;
+    out_first->problem = "It does not answer.";
+    return d->ready_ms;
 }
 
 bool dispatch_resume(struct dispatch *d, const char *mailbox)
@@ -500,6 +514,24 @@ static void a_message_is_shown_with_its_replies(void **state)
     answer_done(&a);
 }
 
+static void a_due_message_waits_for_its_mailbox(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t id = add_message(f, 1000);
+    struct answer a;
+
+    f->dispatch.ready_ms = clock_now_ms(&f->clock) + 600000;
+    a = ask_id(f, "GET", id, "");
+    assert_true(json_get_number(a.json, "due_in") > 500);
+    assert_string_equal(json_get_text(a.json, "waits_for"), "mailbox my office");
+    answer_done(&a);
+    a = ask(f, "GET", "/v1/queue");
+    assert_true(json_get_number(json_first(a.json, "messages"), "due_in") > 500);
+    assert_string_equal(json_get_text(json_first(a.json, "messages"), "waits_why"),
+                        "It does not answer.");
+    answer_done(&a);
+}
+
 static void requests_that_make_no_sense_get_an_error_in_words(void **state)
 {
     static const struct {
@@ -680,7 +712,86 @@ static void a_message_in_flight_is_left_alone(void **state)
     queue_release(f->queue, id, clock_now_ms(&f->clock));
 }
 
-static void retry_of_all_leaves_the_held_and_the_dead(void **state)
+/* `with` in the place of the first "ID". */
+static void put_id(const char *text, const char *with, char *out, size_t size)
+{
+    const char *at = strstr(text, "ID");
+    size_t before = at != NULL ? (size_t)(at - text) : strlen(text);
+
+    snprintf(out, size, "%.*s%s%s", (int)before, text, at != NULL ? with : "",
+             at != NULL ? at + 2 : "");
+}
+
+/* What the log says on standard error because of a request that goes well. */
+static char *logged(struct fixture *f, const char *method, const char *path)
+{
+    int saved = dup(STDERR_FILENO);
+    FILE *file = tmpfile();
+    char *text = calloc(1, 4096);
+    struct answer a;
+
+    assert_non_null(file);
+    assert_non_null(text);
+    log_setup(LOG_LEVEL_INFO, LOG_TARGET_STDERR, false);
+    assert_int_equal(dup2(fileno(file), STDERR_FILENO), STDERR_FILENO);
+    a = ask(f, method, path);
+    assert_int_equal(dup2(saved, STDERR_FILENO), STDERR_FILENO);
+    close(saved);
+    rewind(file);
+    (void)!fread(text, 1, 4095, file);
+    fclose(file);
+    assert_int_equal(a.status, 200);
+    answer_done(&a);
+    return text;
+}
+
+static void what_an_operator_does_is_logged(void **state)
+{
+    static const struct {
+        const char *method, *path, *line;
+    } rows[] = {
+        {"POST", "/v1/queue/retry", "event=retried queue=ID by=operator\n"},
+        {"POST", "/v1/queue/ID/retry", "event=retried queue=ID by=operator\n"},
+        {"DELETE", "/v1/queue/ID", "event=deleted queue=ID by=operator\n"},
+        {"POST", "/v1/mailbox/my%20office/resume",
+         "event=resumed mailbox=\"my office\" by=operator\n"},
+    };
+    struct fixture *f = *state;
+    char id[QUEUE_ID_TEXT];
+
+    queue_id_text(add_message(f, 100), id);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char path[128];
+        char line[128];
+        char *text;
+
+        put_id(rows[i].path, id, path, sizeof(path));
+        put_id(rows[i].line, id, line, sizeof(line));
+        text = logged(f, rows[i].method, path);
+        if (strstr(text, line) == NULL)
+            fail_msg("%s %s: %s", rows[i].method, path, text);
+        free(text);
+    }
+}
+
+static void retry_says_when_a_message_may_arrive_twice(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t id = add_message(f, 100);
+    struct answer a;
+
+    end_attempt(f, QUEUE_UNCERTAIN);
+    a = ask_id(f, "POST", id, "/retry");
+    assert_int_equal(a.status, 200);
+    assert_true(json_get_flag(a.json, "uncertain"));
+    answer_done(&a);
+    end_attempt(f, QUEUE_HELD);
+    a = ask_id(f, "POST", id, "/retry");
+    assert_false(json_get_flag(a.json, "uncertain"));
+    answer_done(&a);
+}
+
+static void retry_of_all_leaves_the_uncertain_the_held_and_the_dead(void **state)
 {
     struct fixture *f = *state;
     uint64_t waits;
@@ -691,6 +802,8 @@ static void retry_of_all_leaves_the_held_and_the_dead(void **state)
     end_attempt(f, QUEUE_HELD);
     add_message(f, 100);
     end_attempt(f, QUEUE_DEAD);
+    add_message(f, 100);
+    end_attempt(f, QUEUE_UNCERTAIN);
     waits = add_message(f, 100);
     end_attempt(f, QUEUE_QUEUED);
     for (int i = 0; i < 250; i++)
@@ -698,7 +811,7 @@ static void retry_of_all_leaves_the_held_and_the_dead(void **state)
     a = ask(f, "POST", "/v1/queue/retry");
     assert_int_equal(a.status, 200);
     assert_true(json_get_number(a.json, "retried") == 251);
-    assert_true(json_get_number(a.json, "left") == 2);
+    assert_true(json_get_number(a.json, "left") == 3);
     assert_true(queue_find(f->queue, waits, &info));
     assert_true(info.due_ms <= clock_now_ms(&f->clock));
     answer_done(&a);
@@ -893,6 +1006,7 @@ int main(void)
         WITH_API(the_list_comes_in_pages),
         WITH_API(an_empty_queue_is_an_empty_page),
         WITH_API(a_message_is_shown_with_its_replies),
+        WITH_API(a_due_message_waits_for_its_mailbox),
         WITH_API(requests_that_make_no_sense_get_an_error_in_words),
         WITH_API(export_gives_the_mail_data_as_it_is),
         WITH_API(export_reads_no_faster_than_the_client),
@@ -900,7 +1014,9 @@ int main(void)
         WITH_API(an_export_of_damaged_data_is_cut_short_of_its_length),
         WITH_API(retry_makes_a_held_message_due),
         WITH_API(a_message_in_flight_is_left_alone),
-        WITH_API(retry_of_all_leaves_the_held_and_the_dead),
+        WITH_API(what_an_operator_does_is_logged),
+        WITH_API(retry_says_when_a_message_may_arrive_twice),
+        WITH_API(retry_of_all_leaves_the_uncertain_the_held_and_the_dead),
         WITH_API(delete_removes_the_message),
         WITH_API(resume_finds_a_mailbox_by_its_encoded_name),
         WITH_API(the_clock_moves_only_when_it_is_a_test_clock),

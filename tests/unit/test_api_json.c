@@ -18,6 +18,9 @@
 
 static const struct api_times times = {.now_ms = NOW_MS, .wall_ms = WALL_MS};
 
+/* A route that takes mail now. */
+static const struct api_wait ready = {.ready_ms = 0};
+
 /* The shapes ask the dispatcher only for this name. */
 const char *mailbox_state_name(enum mailbox_state state)
 {
@@ -120,7 +123,7 @@ static void an_entry_has_what_a_list_shows(void **state)
 
     (void)state;
     fill(&e);
-    o = api_json_entry(&info, &e, NULL, &times);
+    o = api_json_entry(&info, &e, NULL, &times, &ready);
     assert_string_equal(json_get_text(o, "id"), "4f2a");
     assert_string_equal(json_get_text(o, "state"), "uncertain");
     assert_string_equal(json_get_text(o, "lane"), "bulk");
@@ -149,12 +152,12 @@ static void the_last_reply_is_of_somebody_who_still_waits(void **state)
 
     (void)state;
     fill(&e);
-    o = api_json_entry(&info, &e, NULL, &times);
+    o = api_json_entry(&info, &e, NULL, &times, &ready);
     assert_string_equal(json_get_text(o, "last_reply"), "450 4.2.0 later");
     cJSON_Delete(o);
     e.recipients[2].state = RECIPIENT_FAILED;
     assert_true(envelope_set(&e.recipients[2].reply, "550 5.1.1 nobody"));
-    o = api_json_entry(&info, &e, NULL, &times);
+    o = api_json_entry(&info, &e, NULL, &times, &ready);
     assert_string_equal(json_get_text(o, "last_reply"), "550 5.1.1 nobody");
     cJSON_Delete(o);
     envelope_done(&e);
@@ -168,7 +171,7 @@ static void a_message_has_every_recipient_with_its_reply(void **state)
 
     (void)state;
     fill(&e);
-    o = api_json_message(&info, &e, &times);
+    o = api_json_message(&info, &e, &times, &ready);
     assert_int_equal(cJSON_GetArraySize(json_get(o, "recipients")), 4);
     third = cJSON_GetArrayItem(json_get(o, "recipients"), 2);
     assert_string_equal(json_get_text(third, "path"), "e@f.example");
@@ -188,14 +191,143 @@ static void what_never_comes_due_has_no_due_time_and_what_is_overdue_has_zero(vo
 
     (void)state;
     held.due_ms = SCHEDULE_NEVER;
-    o = api_json_entry(&held, NULL, NULL, &times);
+    o = api_json_entry(&held, NULL, NULL, &times, &ready);
     assert_true(cJSON_IsNull(json_get(o, "due_in")));
     cJSON_Delete(o);
     held.due_ms = 1;
-    o = api_json_entry(&held, NULL, NULL, &times);
+    o = api_json_entry(&held, NULL, NULL, &times, &ready);
     assert_true(cJSON_IsNumber(json_get(o, "due_in")));
     assert_true(json_get_number(o, "due_in") == 0);
     cJSON_Delete(o);
+}
+
+static void what_waits_for_a_mailbox_says_when_and_why(void **state)
+{
+    static const struct {
+        const char *name;
+        uint64_t due_ms;
+        struct mailbox_status first;
+        uint64_t ready_ms;
+        double due_in;
+        const char *waits_for, *why;
+    } rows[] = {
+        {"the mailbox is free", NOW_MS, {.minute_max = 30, .sent_this_minute = 29}, 0, 0, "", ""},
+        {"the mailbox backs off",
+         NOW_MS - 5,
+         {.state = MAILBOX_WAITING, .problem = "The server did not answer in time."},
+         NOW_MS + 90000,
+         90,
+         "mailbox office",
+         "The server did not answer in time."},
+        {"the minute is used up",
+         NOW_MS,
+         {.minute_max = 30, .sent_this_minute = 30},
+         NOW_MS + 12000,
+         12,
+         "mailbox office",
+         "the limit of 30 messages a minute"},
+        {"the only message of the minute was sent",
+         NOW_MS,
+         {.minute_max = 1, .sent_this_minute = 1},
+         NOW_MS + 1000,
+         1,
+         "mailbox office",
+         "the limit of 1 message a minute"},
+        {"the day is used up",
+         NOW_MS,
+         {.minute_max = 30, .day_max = 10000, .recipients_today = 10000},
+         NOW_MS + 3600000,
+         3600,
+         "mailbox office",
+         "the limit of 10000 recipients in 24 h"},
+        {"the message waits longer than the mailbox",
+         NOW_MS + 600000,
+         {.state = MAILBOX_WAITING, .problem = "x"},
+         NOW_MS + 90000,
+         600,
+         "",
+         ""},
+        {"another message probes the mailbox",
+         NOW_MS - 5,
+         {.state = MAILBOX_PAUSED, .problem = "The password is wrong."},
+         0,
+         0,
+         "mailbox office",
+         "The password is wrong."},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct mailbox_status first = rows[i].first;
+        struct queue_info due = info;
+        struct api_wait wait;
+        cJSON *o;
+
+        first.name = "office";
+        due.due_ms = rows[i].due_ms;
+        api_json_wait(&first, rows[i].ready_ms, &wait);
+        o = api_json_entry(&due, NULL, NULL, &times, &wait);
+        if (json_get_number(o, "due_in") != rows[i].due_in ||
+            strcmp(json_get_text(o, "waits_for"), rows[i].waits_for) != 0 ||
+            strcmp(json_get_text(o, "waits_why"), rows[i].why) != 0)
+            fail_msg("%s: in %f, %s: %s", rows[i].name, json_get_number(o, "due_in"),
+                     json_get_text(o, "waits_for"), json_get_text(o, "waits_why"));
+        cJSON_Delete(o);
+    }
+}
+
+static void nothing_is_due_while_nobody_sends(void **state)
+{
+    struct queue_info due = info;
+    cJSON *o;
+
+    (void)state;
+    due.due_ms = 1;
+    o = api_json_entry(&due, NULL, NULL, &times, NULL);
+    assert_true(cJSON_IsNull(json_get(o, "due_in")));
+    cJSON_Delete(o);
+}
+
+static void a_recipient_that_failed_or_waits_says_why_and_what_to_do(void **state)
+{
+    static const struct {
+        enum recipient_state state;
+        const char *reply, *reason, *who, *remedy;
+    } rows[] = {
+        {RECIPIENT_FAILED, "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found",
+         "There is no such recipient.", "whoever sent it",
+         "Correct the address in the device's address book."},
+        {RECIPIENT_PENDING, "451 4.7.500 Server busy",
+         "The service limits mail from this office's public address.",
+         "the administrator of the mail service", "Wait; if it lasts"},
+        {RECIPIENT_FAILED, "450 4.2.1 later",
+         "It was tried for as long as give_up in [relay] says. The last time: The server",
+         "whoever looks after this relay", "try it again with \"outtray retry\""},
+        {RECIPIENT_DELIVERED, "250 2.0.0 OK", "", "", ""},
+        {RECIPIENT_PENDING, "(timeout) no answer to MAIL in 5 minutes", "", "", ""},
+        {RECIPIENT_PENDING, "", "", "", ""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct envelope e;
+        const cJSON *r;
+        cJSON *o;
+
+        fill(&e);
+        e.recipients[0].state = rows[i].state;
+        assert_true(envelope_set(&e.recipients[0].reply, rows[i].reply));
+        o = api_json_message(&info, &e, &times, &ready);
+        r = json_first(o, "recipients");
+        if (strstr(json_get_text(r, "reason"), rows[i].reason) == NULL ||
+            (json_get_text(r, "reason")[0] == '\0') != (rows[i].reason[0] == '\0') ||
+            strcmp(json_get_text(r, "who"), rows[i].who) != 0 ||
+            strstr(json_get_text(r, "remedy"), rows[i].remedy) == NULL)
+            fail_msg("%s: %s %s: %s", rows[i].reply, json_get_text(r, "reason"),
+                     json_get_text(r, "who"), json_get_text(r, "remedy"));
+        cJSON_Delete(o);
+        envelope_done(&e);
+    }
 }
 
 static void an_entry_that_could_not_be_opened_says_why(void **state)
@@ -205,7 +337,7 @@ static void an_entry_that_could_not_be_opened_says_why(void **state)
 
     (void)state;
     error_set(&err, ERROR_DAMAGED, "the checksum is wrong");
-    o = api_json_entry(&info, NULL, &err, &times);
+    o = api_json_entry(&info, NULL, &err, &times, &ready);
     assert_string_equal(json_get_text(o, "problem"), "the checksum is wrong");
     assert_string_equal(json_get_text(o, "id"), "4f2a");
     cJSON_Delete(o);
@@ -363,11 +495,13 @@ static void a_full_spool_is_a_problem_with_a_remedy(void **state)
 {
     struct queue_counts counts = {.state = {0, 0, 0, 0}};
     struct mailbox_status m = mailbox();
-    cJSON *o = status_of(&counts, &m, NULL, "the limit of 100 MB is reached");
+    cJSON *o = status_of(&counts, &m, NULL, "the disk is full: free disk space");
 
     (void)state;
-    assert_string_equal(problem(o, 0), "new mail is refused: the limit of 100 MB is reached");
-    assert_true(strlen(json_get_text(json_first(o, "problems"), "remedy")) > 20);
+    assert_string_equal(problem(o, 0), "new mail is refused: the disk is full");
+    assert_string_equal(json_get_text(json_first(o, "problems"), "remedy"),
+                        "Devices are asked to try again later, nothing accepted is lost. What "
+                        "helps: free disk space.");
     cJSON_Delete(o);
 }
 
@@ -381,6 +515,9 @@ int main(void)
         cmocka_unit_test(the_last_reply_is_of_somebody_who_still_waits),
         cmocka_unit_test(a_message_has_every_recipient_with_its_reply),
         cmocka_unit_test(what_never_comes_due_has_no_due_time_and_what_is_overdue_has_zero),
+        cmocka_unit_test(what_waits_for_a_mailbox_says_when_and_why),
+        cmocka_unit_test(nothing_is_due_while_nobody_sends),
+        cmocka_unit_test(a_recipient_that_failed_or_waits_says_why_and_what_to_do),
         cmocka_unit_test(an_entry_that_could_not_be_opened_says_why),
         cmocka_unit_test(a_page_names_the_next_only_when_there_is_more),
         cmocka_unit_test(errors_have_a_kind_a_text_and_a_fitting_status),

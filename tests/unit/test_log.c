@@ -30,6 +30,13 @@ static void ids_come_first_then_the_fields_in_their_order(void **state)
                 "delay=3.204");
 }
 
+static void an_id_is_written_as_the_tool_shows_it(void **state)
+{
+    (void)state;
+    expect_line(FIELDS(LOG_ID("queue", 0x2d), LOG_ID("connection", 0x12345), LOG_END),
+                "level=info event=test queue=002d connection=12345");
+}
+
 static void absent_values_are_left_out(void **state)
 {
     (void)state;
@@ -220,6 +227,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_come_first_then_the_fields_in_their_order),
+        cmocka_unit_test(an_id_is_written_as_the_tool_shows_it),
         cmocka_unit_test(absent_values_are_left_out),
         cmocka_unit_test(zero_numbers_and_the_null_reverse_path_are_shown),
         cmocka_unit_test(text_from_the_network_cannot_forge_a_line),

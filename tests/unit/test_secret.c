@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -139,6 +140,28 @@ static void a_file_that_a_foreign_group_can_use_is_refused(void **state)
     assert_int_equal(seteuid(0), 0);
 }
 
+static void the_command_that_mends_it_names_the_group_of_whoever_reads(void **state)
+{
+    struct fixture *f = *state;
+    const struct group *group = getgrgid(getegid());
+    char command[64];
+
+    if (group != NULL)
+        (void)snprintf(command, sizeof command, "install -m 640 -g %s ", group->gr_name);
+    else
+        (void)snprintf(command, sizeof command, "install -m 640 -g %lu ", (unsigned long)getegid());
+    expect_failure("office", f->file, ERROR_MISSING, command);
+    if (geteuid() != 0)
+        return;
+    write_file(f, "x", 1, 0600);
+    assert_int_equal(chmod(f->directory, 0711), 0);
+    assert_int_equal(setegid(34567), 0);
+    assert_int_equal(seteuid(12345), 0);
+    expect_failure("office", f->file, ERROR_IO, "run: chown root:34567 /tmp/outtray-secret-");
+    assert_int_equal(seteuid(0), 0);
+    assert_int_equal(setegid(0), 0);
+}
+
 static void what_cannot_be_a_password_is_refused(void **state)
 {
     static char big[SECRET_MAX + 2];
@@ -242,6 +265,7 @@ int main(void)
         TEST(its_group_may_read_it),
         TEST(a_file_of_somebody_else_is_refused),
         TEST(a_file_that_a_foreign_group_can_use_is_refused),
+        TEST(the_command_that_mends_it_names_the_group_of_whoever_reads),
         TEST(what_cannot_be_a_password_is_refused),
         TEST(a_missing_file_and_a_directory_are_told_apart),
         TEST(a_pipe_in_its_place_does_not_block),

@@ -12,9 +12,11 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "relay/admin/json.h"
 #include "relay/tool/client.h"
 #include "relay/tool/format.h"
 #include "relay/tool/http.h"
@@ -30,8 +32,8 @@ static void sizes_are_said_as_people_say_them(void **state)
         double octets;
         const char *text;
     } rows[] = {
-        {0, "0 B"},       {812, "812 B"},          {1023, "1023 B"},    {1024, "1.0 KB"},
-        {1536, "1.5 KB"}, {1048576 - 1, "1.0 MB"}, {5242880, "5.0 MB"}, {104857600, "100 MB"},
+        {0, "0 B"},       {812, "812 B"},        {1023, "1023 B"},  {1024, "1 KB"},
+        {1536, "1.5 KB"}, {1048576 - 1, "1 MB"}, {5242880, "5 MB"}, {104857600, "100 MB"},
         {3e9, "2.8 GB"},  {7e15, "6366 TB"},
     };
     char text[FORMAT_TEXT];
@@ -286,8 +288,140 @@ static void the_last_line_of_a_list_says_how_many_there_are(void **state)
     assert_non_null(strstr(p.text, "  <>  "));
     assert_non_null(strstr(p.text, "\n    550 no\n"));
     assert_non_null(strstr(p.text, "0a02  sending           -"));
-    assert_non_null(strstr(p.text, "2 messages, 2.0 MB.\n1 of them held"));
+    assert_non_null(strstr(p.text, "2 messages, 2 MB.\n1 of them held"));
     free(p.text);
+}
+
+static char *list_page(const char *json, struct paper *p)
+{
+    cJSON *page = cJSON_Parse(json);
+    struct page_list list;
+
+    assert_non_null(page);
+    paper_open(p);
+    page_list_init(&list);
+    page_list_rows(&list, p->file, page);
+    page_list_end(&list, p->file, (uint64_t)list.shown);
+    (void)paper_read(p);
+    cJSON_Delete(page);
+    return p->text;
+}
+
+static void what_messages_wait_for_is_said_once_in_a_row(void **state)
+{
+#define WAITS                                                                                      \
+    "\"state\": \"queued\", \"due_in\": 90, \"waits_for\": \"mailbox office\", "                   \
+    "\"waits_why\": \"the limit of 30 messages a minute\""
+    struct paper p;
+    char *text;
+    char *note;
+
+    (void)state;
+    text = list_page("{\"messages\": [{\"id\": \"0a01\", " WAITS "}, {\"id\": \"0a02\", " WAITS
+                     "}, {\"id\": \"0a03\", \"last_reply\": \"450 later\", " WAITS "}]}",
+                     &p);
+    note = strstr(text, "\n    waits for mailbox office: the limit of 30 messages a minute\n0a02 ");
+    assert_non_null(note);
+    assert_null(strstr(note + 6, "waits for"));
+    assert_non_null(strstr(text, "1 min 30 s"));
+    assert_non_null(strstr(text, "\n    450 later\n"));
+    free(p.text);
+#undef WAITS
+}
+
+static char *message_page(const char *json, struct paper *p)
+{
+    cJSON *message = cJSON_Parse(json);
+
+    assert_non_null(message);
+    paper_open(p);
+    page_message(p->file, message, NOW);
+    (void)paper_read(p);
+    cJSON_Delete(message);
+    return p->text;
+}
+
+static void a_message_says_why_a_recipient_failed_and_what_to_do(void **state)
+{
+    struct paper p;
+    char *text;
+
+    (void)state;
+    text = message_page("{\"id\": \"0a01\", \"state\": \"dead\", \"due_in\": null, \"subject\": "
+                        "\"=?UTF-8?Q?B=C3=BCro?=\", \"recipients\": [{\"path\": \"a@b.example\", "
+                        "\"state\": \"failed\", \"reply\": \"550 5.1.1 nobody\", \"reason\": "
+                        "\"There is no such recipient.\", \"who\": \"whoever sent it\", "
+                        "\"remedy\": \"Correct the address.\"}]}",
+                        &p);
+    assert_non_null(strstr(text, "Subject     B\xc3\xbcro\n"));
+    assert_non_null(strstr(text, "To          a@b.example: failed\n"
+                                 "                550 5.1.1 nobody\n"
+                                 "              = There is no such recipient.\n"
+                                 "             -> whoever sent it: Correct the address.\n"));
+    free(p.text);
+}
+
+static void a_message_says_what_it_waits_for(void **state)
+{
+    struct paper p;
+    char *text;
+
+    (void)state;
+    text = message_page("{\"id\": \"0a01\", \"state\": \"queued\", \"due_in\": 90, \"waits_for\": "
+                        "\"mailbox office\", \"waits_why\": \"It does not answer.\"}",
+                        &p);
+    assert_non_null(strstr(text, "Next try    in 1 min 30 s\n"
+                                 "Waits for   mailbox office: It does not answer.\n"));
+    free(p.text);
+}
+
+static void units_follow_their_numbers(void **state)
+{
+    struct paper p;
+    char *text;
+
+    (void)state;
+    text = status_page("{\"state\": \"ok\", \"mailboxes\": [{\"name\": \"office\", \"state\": "
+                       "\"ready\", \"connections\": 1, \"connections_max\": 3, "
+                       "\"sent_this_minute\": 1, \"recipients_today\": 1, \"day_max\": 1}]}",
+                       &p);
+    assert_non_null(strstr(text, "        1 of 3 connections, 1 message this minute, 1 of 1 "
+                                 "recipient in 24 h\n"));
+    free(p.text);
+}
+
+static struct tool json_tool(FILE *out, FILE *err)
+{
+    return (struct tool){.json = true, .out = out, .err = err};
+}
+
+static void errors_are_json_for_programs_and_words_for_people(void **state)
+{
+    struct paper out;
+    struct paper words;
+    struct tool t;
+    struct error err = ERROR_INIT;
+    cJSON *json;
+
+    (void)state;
+    paper_open(&out);
+    paper_open(&words);
+    t = json_tool(out.file, words.file);
+    error_set(&err, ERROR_MISSING, "there is no message 4711");
+    assert_int_equal(tool_fail(&t, &err), EX_NOINPUT);
+    assert_string_equal(paper_read(&words), "outtray: there is no message 4711\n");
+    json = cJSON_Parse(paper_read(&out));
+    assert_string_equal(json_get_text(json_get(json, "error"), "kind"), "missing");
+    assert_string_equal(json_get_text(json_get(json, "error"), "text"), "there is no message 4711");
+    cJSON_Delete(json);
+    free(out.text);
+    free(words.text);
+    paper_open(&out);
+    t.json = false;
+    t.out = out.file;
+    tool_error_json(&t, ERROR_MISSING, "nothing");
+    assert_string_equal(paper_read(&out), "");
+    free(out.text);
 }
 
 static void an_empty_list_is_said_to_be_empty(void **state)
@@ -471,6 +605,11 @@ int main(void)
         cmocka_unit_test(problems_come_first_and_with_their_remedy),
         cmocka_unit_test(a_mailbox_that_has_to_wait_is_named_at_once),
         cmocka_unit_test(the_last_line_of_a_list_says_how_many_there_are),
+        cmocka_unit_test(what_messages_wait_for_is_said_once_in_a_row),
+        cmocka_unit_test(a_message_says_why_a_recipient_failed_and_what_to_do),
+        cmocka_unit_test(a_message_says_what_it_waits_for),
+        cmocka_unit_test(units_follow_their_numbers),
+        cmocka_unit_test(errors_are_json_for_programs_and_words_for_people),
         cmocka_unit_test(an_empty_list_is_said_to_be_empty),
         cmocka_unit_test(an_answer_is_its_status_and_exactly_its_length),
         cmocka_unit_test(answers_that_are_not_whole_or_not_http_are_errors),
