@@ -20,11 +20,11 @@
 #include "queue/bytes.h"
 #include "queue/error.h"
 
-#define ENVELOPE_PATH_MAX       256              /* RFC 5321 4.5.3.1.3, with the angle brackets */
-#define ENVELOPE_RECIPIENTS_MAX 1000             /* one transaction; RFC 5321 asks for 100 */
-#define ENVELOPE_TEXT_MAX       (640 * 1024)     /* encoded */
-#define ENVELOPE_NAME_MAX       64               /* device, route, login and host names */
-#define ENVELOPE_REPLY_MAX      400              /* of a stored reply: what a person can use */
+#define ENVELOPE_PATH_MAX       256          /* RFC 5321 4.5.3.1.3, with the angle brackets */
+#define ENVELOPE_RECIPIENTS_MAX 1000         /* one transaction; RFC 5321 asks for 100 */
+#define ENVELOPE_TEXT_MAX       (640 * 1024) /* encoded */
+#define ENVELOPE_NAME_MAX       64           /* device, route, login and host names */
+#define ENVELOPE_REPLY_MAX      400          /* of a stored reply: what a person can use */
 
 enum lane { LANE_URGENT = 0, LANE_NORMAL = 1, LANE_BULK = 2, LANE_COUNT = 3 };
 
@@ -71,8 +71,8 @@ struct envelope {
 /* An empty envelope whose strings are all "". */
 void envelope_init(struct envelope *e);
 void envelope_done(struct envelope *e);
-/* Makes e, which must be initialised, equal to `from`, outcomes included. False without memory; e is
- * then good for envelope_done() only. */
+/* Makes e, which must be initialised, equal to `from`, outcomes included. False without memory; e
+ * is then good for envelope_done() only. */
 bool envelope_copy(struct envelope *e, const struct envelope *from);
 
 /* Replaces *field by a copy of text with control characters made '?'. False without memory. */

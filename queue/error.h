@@ -17,13 +17,13 @@
 /* What went wrong, as far as a caller can act on it. */
 enum error_kind {
     ERROR_NONE = 0,
-    ERROR_IO,      /* a system call failed; errnum says how */
-    ERROR_NO_ROOM, /* disk budget, descriptors or memory; may pass by itself */
-    ERROR_DAMAGED, /* stored bytes do not verify */
-    ERROR_BUSY,    /* somebody else holds it */
-    ERROR_MISSING, /* no such message, file or key */
-    ERROR_INVALID, /* the caller's or a person's input is wrong */
-    ERROR_LIMIT,   /* a named limit was reached */
+    ERROR_IO,       /* a system call failed; errnum says how */
+    ERROR_NO_ROOM,  /* disk budget, descriptors or memory; may pass by itself */
+    ERROR_DAMAGED,  /* stored bytes do not verify */
+    ERROR_BUSY,     /* somebody else holds it */
+    ERROR_MISSING,  /* no such message, file or key */
+    ERROR_INVALID,  /* the caller's or a person's input is wrong */
+    ERROR_LIMIT,    /* a named limit was reached */
     ERROR_UNTRUSTED /* a peer did not prove who it is */
 };
 

@@ -2,8 +2,8 @@
  * The file calls that the spool makes, as a table.
  *
  * Everything the journal, the bodies and recovery do to a disk goes through one of these, so that a
- * test can fail, shorten, delay, stop or record each of them. Semantics are those of the POSIX calls
- * of the same name (EINTR included: the callers handle it); `ctx` is the table's own.
+ * test can fail, shorten, delay, stop or record each of them. Semantics are those of the POSIX
+ * calls of the same name (EINTR included: the callers handle it); `ctx` is the table's own.
  */
 #ifndef OUTTRAY_QUEUE_FILEOPS_H
 #define OUTTRAY_QUEUE_FILEOPS_H

@@ -24,10 +24,10 @@
 #include "queue/fileops.h"
 #include "queue/schedule.h"
 
-#define QUEUE_ID_TEXT      17           /* hex digits and NUL */
-#define QUEUE_SIZE_TEXT    32
-#define QUEUE_BLOCK        65536        /* most that a reader hands out at once */
-#define QUEUE_SMALL_MAX    (60 * 1024)  /* mail up to here lives in the journal, larger in a file */
+#define QUEUE_ID_TEXT   17 /* hex digits and NUL */
+#define QUEUE_SIZE_TEXT 32
+#define QUEUE_BLOCK     65536       /* most that a reader hands out at once */
+#define QUEUE_SMALL_MAX (60 * 1024) /* mail up to here lives in the journal, larger in a file */
 
 struct queue;
 struct queue_writer;
@@ -62,12 +62,12 @@ struct queue_info {
 };
 
 struct queue_options {
-    const char *dir; /* made (0700) when missing; its parent must exist */
+    const char *dir;           /* made (0700) when missing; its parent must exist */
     const struct fileops *ops; /* NULL: the system's */
     struct executor executor;
-    uint64_t segment_size;   /* 0: 16 MiB, 4 MiB when the disk has less than 4 GiB free */
-    uint64_t max_bytes;      /* living bytes, mail and outcomes; 0: no limit */
-    uint64_t min_free_bytes; /* of the file system; new mail is refused below */
+    uint64_t segment_size;      /* 0: 16 MiB, 4 MiB when the disk has less than 4 GiB free */
+    uint64_t max_bytes;         /* living bytes, mail and outcomes; 0: no limit */
+    uint64_t min_free_bytes;    /* of the file system; new mail is refused below */
     uint64_t uncertain_wait_ms; /* how long a message found in doubt waits; 15 min is usual */
     uint64_t now_ms;
     uint64_t wall_ms;
@@ -87,8 +87,8 @@ struct queue_recovery {
 };
 
 /* Locks the spool, recovers it and opens a new segment. Blocks. ERROR_BUSY when another process has
- * it open; then the text names the directory. `ops` is borrowed until queue_close(). NULL on failure.
- * A disk on which no new segment can be made is no failure: the queue opens, failing (see
+ * it open; then the text names the directory. `ops` is borrowed until queue_close(). NULL on
+ * failure. A disk on which no new segment can be made is no failure: the queue opens, failing (see
  * queue_counts), and takes mail when that has passed. */
 struct queue *queue_open(const struct queue_options *options, struct queue_recovery *out_recovery,
                          struct error *err);
@@ -109,9 +109,9 @@ enum queue_flow {
  * ERROR_IO while the disk fails. Cheap. */
 bool queue_has_room(struct queue *q, uint64_t size, struct error *err);
 
-/* Begins a message. on_drain(ctx) is called when appends may go on after QUEUE_FLOW_FULL. NULL, with
- * the error of queue_has_room(), when nothing can be taken. The writer belongs to the caller until
- * commit or abort. Memory: at most about three blocks a writer. */
+/* Begins a message. on_drain(ctx) is called when appends may go on after QUEUE_FLOW_FULL. NULL,
+ * with the error of queue_has_room(), when nothing can be taken. The writer belongs to the caller
+ * until commit or abort. Memory: at most about three blocks a writer. */
 struct queue_writer *queue_begin(struct queue *q, void (*on_drain)(void *ctx), void *ctx,
                                  struct error *err);
 uint64_t queue_writer_id(const struct queue_writer *w);
@@ -144,23 +144,24 @@ bool queue_route(struct queue *q, const char *name, uint32_t *out_route);
 uint32_t queue_route_count(const struct queue *q);
 const char *queue_route_name(const struct queue *q, uint32_t route);
 
-/* reader and envelope are NULL on error. The reader belongs to the callee until queue_reader_close();
- * the envelope, with the recorded outcomes applied, belongs to the reader. ERROR_DAMAGED, here or
- * while reading: the message has been marked; when its lease ends, however it ends but with
- * QUEUE_GONE, it is held. */
+/* reader and envelope are NULL on error. The reader belongs to the callee until
+ * queue_reader_close(); the envelope, with the recorded outcomes applied, belongs to the reader.
+ * ERROR_DAMAGED, here or while reading: the message has been marked; when its lease ends, however
+ * it ends but with QUEUE_GONE, it is held. */
 typedef void queue_reader_fn(void *ctx, struct queue_reader *r, const struct envelope *e,
                              const struct error *err);
-/* Opens a message for reading, leased or not. The callback always comes. A message that is marked as
- * damaged and not leased is read as far as it can be: unverified octets too, and ERROR_DAMAGED
+/* Opens a message for reading, leased or not. The callback always comes. A message that is marked
+ * as damaged and not leased is read as far as it can be: unverified octets too, and ERROR_DAMAGED
  * instead of the end. */
 void queue_reader_open(struct queue *q, uint64_t id, queue_reader_fn *done, void *ctx);
 
-/* data is valid during the callback; len 0 without error is the end. Every block was verified against
- * its checksum before it is handed out (but see queue_reader_open). */
+/* data is valid during the callback; len 0 without error is the end. Every block was verified
+ * against its checksum before it is handed out (but see queue_reader_open). */
 typedef void queue_read_fn(void *ctx, const uint8_t *data, size_t len, const struct error *err);
 /* Reads the next block, at most QUEUE_BLOCK octets. One read at a time. */
 void queue_read(struct queue_reader *r, queue_read_fn *done, void *ctx);
-/* Frees the reader, also while a read is under way, whose callback then never comes. Accepts NULL. */
+/* Frees the reader, also while a read is under way, whose callback then never comes. Accepts NULL.
+ */
 void queue_reader_close(struct queue_reader *r);
 
 /* err is NULL when the record is durable. */
@@ -182,8 +183,8 @@ struct queue_attempt {
 /* Records the outcome and ends the lease. Memory follows at once (so that the next pick is right);
  * the callback, which may be NULL, says when it is durable. A failed settle is tried again by the
  * queue itself with the next segment; what is reported then is only a delay. */
-void queue_settle(struct queue *q, uint64_t id, const struct queue_attempt *attempt, uint64_t now_ms,
-                  uint64_t wall_ms, queue_done_fn *done, void *ctx);
+void queue_settle(struct queue *q, uint64_t id, const struct queue_attempt *attempt,
+                  uint64_t now_ms, uint64_t wall_ms, queue_done_fn *done, void *ctx);
 /* Ends the lease with nothing recorded: nothing of the message was sent. Due at due_ms. A mark of
  * doubt set in this lease must be settled instead. */
 void queue_release(struct queue *q, uint64_t id, uint64_t due_ms);
@@ -214,7 +215,7 @@ struct queue_counts {
     uint64_t flushes;      /* journal flushes since the start */
     uint64_t commits;      /* messages made durable since the start */
     uint64_t segments;
-    bool failing;          /* the last write to the spool failed; `failure` says how */
+    bool failing; /* the last write to the spool failed; `failure` says how */
     char failure[ERROR_TEXT_MAX];
 };
 

@@ -1,22 +1,20 @@
 /*
- * The API: HTTP/JSON over a unix socket, by libevent's evhttp and cJSON. One request at a time is cheap; long
- * lists are cut into pages, so that the loop never stalls.
+ * The API: HTTP/JSON over a unix socket, by libevent's evhttp and cJSON. One request at a time is
+ * cheap; long lists are cut into pages, so that the loop never stalls.
  *
- *   GET    /v1/status                 version, uptime, queue, intake, mailboxes with problem and remedy
- *   GET    /v1/queue?after=ID&limit=N messages by id, "total", and "next" (to give as `after`) when there are
- *                                     more; limit at most API_PAGE_MAX
- *   GET    /v1/queue/ID               one message: envelope, recipients with their last replies, times
- *   GET    /v1/queue/ID/eml           its mail data, message/rfc822; cut short of its Content-Length where what
- *                                     is stored is damaged
- *   POST   /v1/queue/ID/retry         due now; "uncertain" when it may arrive twice
- *   POST   /v1/queue/retry            all that are queued; "left" are the uncertain, the held and the dead
- *   DELETE /v1/queue/ID               answered when it is durable
- *   POST   /v1/mailbox/NAME/resume
- *   POST   /v1/clock?advance=SECONDS  only when started with --test-clock
+ *   GET    /v1/status                 version, uptime, queue, intake, mailboxes with problem and
+ * remedy GET    /v1/queue?after=ID&limit=N messages by id, "total", and "next" (to give as `after`)
+ * when there are more; limit at most API_PAGE_MAX GET    /v1/queue/ID               one message:
+ * envelope, recipients with their last replies, times GET    /v1/queue/ID/eml           its mail
+ * data, message/rfc822; cut short of its Content-Length where what is stored is damaged POST
+ * /v1/queue/ID/retry         due now; "uncertain" when it may arrive twice POST   /v1/queue/retry
+ * all that are queued; "left" are the uncertain, the held and the dead DELETE /v1/queue/ID answered
+ * when it is durable POST   /v1/mailbox/NAME/resume POST   /v1/clock?advance=SECONDS  only when
+ * started with --test-clock
  *
- * Errors are {"error": {"kind": "missing", "text": "..."}} with a fitting status. The socket is made with
- * mode 0660, its group that of the process; who can open it may do everything. Nothing secret is ever in an
- * answer.
+ * Errors are {"error": {"kind": "missing", "text": "..."}} with a fitting status. The socket is
+ * made with mode 0660, its group that of the process; who can open it may do everything. Nothing
+ * secret is ever in an answer.
  */
 #ifndef OUTTRAY_RELAY_ADMIN_API_H
 #define OUTTRAY_RELAY_ADMIN_API_H
@@ -48,11 +46,12 @@ struct api_settings {
     void *ctx;
 };
 
-/* Replaces a stale socket file (one that nobody answers on); ERROR_BUSY when somebody does. Settings are
- * copied, what they point to is borrowed until api_free(). The process must ignore SIGPIPE. */
+/* Replaces a stale socket file (one that nobody answers on); ERROR_BUSY when somebody does.
+ * Settings are copied, what they point to is borrowed until api_free(). The process must ignore
+ * SIGPIPE. */
 struct api *api_new(const struct api_settings *settings, struct error *err);
-/* Removes the socket and drops every connection. Callbacks that the queue still owes to requests under way
- * must be delivered (work_drain()) before queue_close(). Accepts NULL. */
+/* Removes the socket and drops every connection. Callbacks that the queue still owes to requests
+ * under way must be delivered (work_drain()) before queue_close(). Accepts NULL. */
 void api_free(struct api *a);
 
 #endif

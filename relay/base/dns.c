@@ -103,8 +103,8 @@ static bool not_found(const char *host, int code, int errnum, struct error *err)
     return error_set(err, ERROR_IO, "look up %s: %s", host, gai_strerror(code));
 }
 
-/* RFC 6761 6.3: this name needs no resolver, and some small systems have neither /etc/hosts nor a resolver that
- * knows it. Asked last, so that whoever did write it down is heard. */
+/* RFC 6761 6.3: this name needs no resolver, and some small systems have neither /etc/hosts nor a
+ * resolver that knows it. Asked last, so that whoever did write it down is heard. */
 static bool is_localhost(const char *host)
 {
     return strcasecmp(host, "localhost") == 0 || strcasecmp(host, "localhost.") == 0;

@@ -169,10 +169,10 @@ struct server_fsm {
     bool data_refused; /* the last command was DATA, and not answered 354 */
     bool line_too_long;
     size_t line_octets; /* of the current command line, kept or not */
-    size_t held;    /* octets done with but not yet consumed */
-    size_t asked;   /* RCPT commands in this transaction */
-    unsigned bad;   /* commands */
-    unsigned empty; /* lines in a row */
+    size_t held;        /* octets done with but not yet consumed */
+    size_t asked;       /* RCPT commands in this transaction */
+    unsigned bad;       /* commands */
+    unsigned empty;     /* lines in a row */
     struct bytes line;
     struct envelope envelope;
     struct mail *mail;

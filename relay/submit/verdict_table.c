@@ -45,22 +45,22 @@ const struct verdict_row verdict_rows[] = {
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "basic authentication is disabled") =
          {IS("basic_auth_disabled", PAUSE, MAILBOX),
           .what = "The service no longer takes passwords for this mailbox.", .who = MAIL_ADMIN,
-          .how = "Allow Basic authentication (SMTP AUTH) for it while that is still possible, or "
-                 "use a mailbox or provider that takes a password. The mail waits here meanwhile."}},
+          .how =
+              "Allow Basic authentication (SMTP AUTH) for it while that is still possible, or "
+              "use a mailbox or provider that takes a password. The mail waits here meanwhile."}},
     {WHEN(AT_AUTH, 5, "5.7.30", "Basic authentication is not supported") =
          {IS("basic_auth_retired", PAUSE, MAILBOX),
           .what = "Password sign-in has been retired or switched off for sending mail.",
           .who = MAIL_ADMIN,
-          .how =
-              "Switch Basic authentication for SMTP on again while that is still possible, or use a "
-              "mailbox or provider that takes a password. The mail waits here meanwhile."}},
+          .how = "Switch Basic authentication for SMTP on again while that is still possible, or "
+                 "use a "
+                 "mailbox or provider that takes a password. The mail waits here meanwhile."}},
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "user credentials were incorrect") =
          {IS("wrong_password", PAUSE, MAILBOX), .wait_ms = 60 * MINUTE,
           .what = "The user name or the password is wrong.", .who = MAIL_ADMIN,
-          .how =
-              "Write the right password into the mailbox's password_file, then \"outtray resume "
-              "MAILBOX\". An account with several sign-in factors needs an app password. Trying "
-              "often would lock the account."}},
+          .how = "Write the right password into the mailbox's password_file, then \"outtray resume "
+                 "MAILBOX\". An account with several sign-in factors needs an app password. Trying "
+                 "often would lock the account."}},
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "security defaults policy") =
          {IS("security_defaults", PAUSE, MAILBOX),
           .what = "The organisation's security defaults forbid signing in with a password.",
@@ -100,10 +100,9 @@ const struct verdict_row verdict_rows[] = {
           .what = "The service does not accept this identity: a wrong password, or an account that "
                   "may not use the mailbox.",
           .who = RELAY_OPERATOR,
-          .how =
-              "Check address and login of the mailbox, write the right password into its "
-              "password_file, then \"outtray resume MAILBOX\". Changes at Microsoft can take an "
-              "hour. Trying often would lock the account."}},
+          .how = "Check address and login of the mailbox, write the right password into its "
+                 "password_file, then \"outtray resume MAILBOX\". Changes at Microsoft can take an "
+                 "hour. Trying often would lock the account."}},
     {WHEN(AT_AUTH, 5, "5.7.8", NULL) =
          {IS("credentials_refused", PAUSE, MAILBOX), .wait_ms = 60 * MINUTE, .fresh_token = true,
           .what = "The user name or the password was not accepted.", .who = MAIL_ADMIN,
@@ -317,14 +316,15 @@ const struct verdict_row verdict_rows[] = {
     {WHEN(AT_TRANSACTION, 5, "5.2.252", "SendAsDenied") =
          {IS("send_as_denied", BACK, MESSAGE), .again = VERDICT_HOLD, .wait_ms = 5 * MINUTE,
           .what = "The mailbox may not send as the address in the From field.", .who = MAIL_ADMIN,
-          .how =
-              "Set the sender in the device to the mailbox's address, or give the mailbox the Send As "
-              "right on the one that it uses; then retry the message."}},
+          .how = "Set the sender in the device to the mailbox's address, or give the mailbox the "
+                 "Send As "
+                 "right on the one that it uses; then retry the message."}},
     {WHEN(AT_TRANSACTION, 5, "5.7.60", "does not have permissions to send as this sender") =
          {IS("sender_not_permitted", HOLD, MESSAGE),
           .what = "The mailbox may not send as the message's sender.", .who = MAIL_ADMIN,
-          .how = "Set the sender in the device to the mailbox's address, or give the mailbox the Send "
-                 "As right on the one that it uses; then retry the message."}},
+          .how =
+              "Set the sender in the device to the mailbox's address, or give the mailbox the Send "
+              "As right on the one that it uses; then retry the message."}},
     {WHEN(AT_MAIL, 5, "5.1.7", NULL) =
          {IS("bad_sender_address", HOLD, MESSAGE),
           .what = "The sender's address is not written correctly.", .who = RELAY_OPERATOR,
