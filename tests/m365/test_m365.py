@@ -379,7 +379,7 @@ class MailData(WithUpstream):
         self.assertIn("250", client.reply())
 
     def test_smtplib(self):
-        with smtplib.SMTP("localhost", self.upstream.port) as client:
+        with smtplib.SMTP("127.0.0.1", self.upstream.port) as client:
             client.starttls(context=ssl.create_default_context(cafile=self.upstream.ca))
             client.login(USER, PASSWORD)
             content = "Message-ID: <1@x>\n\n.\n..\n" + "line\n" * 50000
@@ -812,7 +812,7 @@ class AsAProgram(unittest.TestCase):
         content = b"Message-ID: <large@x>\r\n\r\n" + block * 100
         before = peak_kilobytes(self.process.pid)
         begin = time.monotonic()
-        with smtplib.SMTP("localhost", self.ready["port"]) as client:
+        with smtplib.SMTP("127.0.0.1", self.ready["port"]) as client:
             client.starttls(context=ssl.create_default_context(cafile=self.ready["ca"]))
             client.login(USER, PASSWORD)
             client.mail(USER, [f"SIZE={len(content)}"])
