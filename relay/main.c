@@ -20,7 +20,9 @@
 #include "relay/base/stream.h"
 #include "relay/base/work.h"
 #include "relay/intake/listener.h"
+#include "relay/intake/logins.h"
 #include "relay/signin/sasl.h"
+#include "relay/signin/sasl_server.h"
 #include "relay/submit/dispatch.h"
 #include "relay/version.h"
 
@@ -45,6 +47,7 @@ struct relay {
     struct dns *dns;
     struct dispatch *dispatch;
     struct intake *intake;
+    struct logins *logins;
     struct api *api;
     struct event *tick;
     struct event *sigterm;
@@ -157,6 +160,7 @@ static void relay_close(struct relay *r)
     if (r->work != NULL)
         work_drain(r->work);
     intake_free(r->intake);
+    logins_free(r->logins);
     dispatch_free(r->dispatch);
     queue_close(r->queue);
     dns_free(r->dns);
@@ -169,6 +173,7 @@ static void relay_close(struct relay *r)
     }
     if (r->base != NULL)
         event_base_free(r->base);
+    sasl_server_teardown();
     sasl_teardown();
     config_free(r->config);
     libevent_global_shutdown();
@@ -236,11 +241,18 @@ static bool start_submit(struct relay *r, struct error *err)
 
 static bool start_intake(struct relay *r, struct error *err)
 {
+    const struct executor slow = work_slow_executor(r->work);
+    if (!sasl_server_setup(err))
+        return false;
+    r->logins = logins_new(r->base, &r->clock, &slow, r->config->passwords);
+    if (r->logins == NULL)
+        return error_set(err, ERROR_NO_ROOM, "out of memory");
     const struct intake_settings settings = {.base = r->base,
                                              .streams = r->streams,
                                              .clock = &r->clock,
                                              .config = r->config,
                                              .queue = r->queue,
+                                             .logins = r->logins,
                                              .route_max_size = route_max_size,
                                              .on_queued = on_queued,
                                              .ctx = r};

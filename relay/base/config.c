@@ -61,17 +61,28 @@ struct config *config_load(const char *file, FILE *mistakes)
     return c;
 }
 
+static void free_domains(struct config_domains *d)
+{
+    for (size_t i = 0; i < d->count; i++)
+        free(d->list[i]);
+    free(d->list);
+}
+
 static void free_listener(struct config_listener *l)
 {
     free(l->name);
     free(l->address);
+    free(l->certificate);
+    free(l->private_key);
 }
 
 static void free_device(struct config_device *d)
 {
     free(d->name);
     free(d->route);
+    free(d->login);
     net_ranges_done(&d->addresses);
+    free_domains(&d->recipient_domains);
 }
 
 static void free_mailbox(struct config_mailbox *mb)
@@ -112,6 +123,12 @@ void config_free(struct config *c)
     free(c->user);
     free(c->spool);
     free(c->socket);
+    free(c->passwords);
+    free(c->charset);
+    free(c->certificate);
+    free(c->private_key);
     net_ranges_done(&c->allow);
+    net_ranges_done(&c->legacy_tls);
+    free_domains(&c->recipient_domains);
     free(c);
 }

@@ -31,13 +31,54 @@
 #define CONFIG_SECTIONS_MAX 4096
 #define CONFIG_MISTAKES_MAX 100 /* reported; then "and N more" */
 #define CONFIG_SIZE_CEILING (150u * 1024 * 1024)
-#define CONFIG_SOCKET_MAX   107 /* octets of a unix socket's path */
+#define CONFIG_SOCKET_MAX   107  /* octets of a unix socket's path */
+#define CONFIG_DOMAINS_MAX  1000 /* of one list */
 #define CONFIG_DEFAULT_FILE "/etc/outtray/outtray.conf"
+
+/* Domains as written in a list, each "example.com" or, for its subdomains, ".example.com". */
+struct config_domains {
+    char **list;
+    size_t count;
+};
+
+enum config_listener_tls {
+    CONFIG_LISTENER_AUTO,     /* STARTTLS offered; a TLS hello instead of a command is answered */
+    CONFIG_LISTENER_NONE,     /* plaintext only */
+    CONFIG_LISTENER_STARTTLS, /* offered */
+    CONFIG_LISTENER_REQUIRED, /* no mail before STARTTLS */
+    CONFIG_LISTENER_IMPLICIT  /* TLS from the first octet */
+};
+
+/* What a login (SMTP AUTH) is good for. */
+enum config_login {
+    CONFIG_LOGIN_OFF,      /* not offered */
+    CONFIG_LOGIN_ANY,      /* offered; whatever is sent is taken, because the address decides */
+    CONFIG_LOGIN_OPTIONAL, /* offered; what is sent must be right */
+    CONFIG_LOGIN_REQUIRED  /* no mail without it */
+};
+
+/* Keywords of the reply to EHLO that can be hidden, as bits in the order of the rows' choices. */
+enum config_keyword {
+    CONFIG_KEYWORD_STARTTLS = 1 << 0,
+    CONFIG_KEYWORD_AUTH = 1 << 1,
+    CONFIG_KEYWORD_SIZE = 1 << 2,
+    CONFIG_KEYWORD_CHUNKING = 1 << 3,
+    CONFIG_KEYWORD_PIPELINING = 1 << 4,
+    CONFIG_KEYWORD_8BITMIME = 1 << 5,
+    CONFIG_KEYWORD_SMTPUTF8 = 1 << 6,
+    CONFIG_KEYWORD_DSN = 1 << 7
+};
+
+enum config_switch { CONFIG_NO, CONFIG_YES };
 
 struct config_listener {
     char *name;
     char *address; /* "" = all addresses, both families; else an IP address */
     uint16_t port;
+    enum config_listener_tls tls;
+    enum config_login auth;
+    char *certificate; /* PEM files of its own; "" = [relay]'s */
+    char *private_key;
     unsigned line; /* of its section, here and below; 0 when it is not in the file */
 };
 
@@ -46,6 +87,20 @@ struct config_device {
     struct net_ranges addresses;
     enum lane lane;
     char *route; /* "" = the default route */
+    char *login; /* what it signs in as; its name when the file leaves it out */
+    bool has_auth;
+    enum config_login auth; /* with has_auth, instead of the listener's */
+    enum config_switch mt_priority;
+    /* What [devices] says, where the section does not. */
+    uint32_t hide; /* set of enum config_keyword */
+    enum config_switch auth_equals;
+    enum config_switch lf_dot_lf;
+    /* Instead of what [devices] says; 0 and an empty list are what it says. */
+    uint64_t max_size;
+    uint32_t max_recipients;
+    uint32_t max_sessions; /* of each of its addresses */
+    uint32_t max_messages_per_minute;
+    struct config_domains recipient_domains;
     unsigned line;
 };
 
@@ -90,13 +145,24 @@ struct config {
     uint64_t stop_ms;        /* how long a clean stop may take */
     uint64_t give_up_ms;
     uint64_t uncertain_wait_ms;
+    char *certificate; /* PEM files for the listeners; "" = made at the first start */
+    char *private_key;
     /* [devices]: defaults for all */
     struct net_ranges allow; /* loopback and private ranges unless given */
     uint64_t max_size;       /* octets of mail data accepted; 0 = what the route's mailboxes take */
     uint32_t max_recipients;
     uint32_t max_sessions; /* in all */
     uint32_t max_sessions_per_device;
-    uint64_t idle_ms; /* longest silence of a device */
+    uint64_t idle_ms;                 /* longest silence of a device */
+    char *passwords;                  /* file of the devices' passwords, see signin/passwords.h */
+    uint32_t hide;                    /* set of enum config_keyword */
+    enum config_switch auth_equals;   /* show "AUTH=LOGIN PLAIN" too */
+    enum config_switch lf_dot_lf;     /* silence after LF . LF ends mail data */
+    char *charset;                    /* of header fields that are neither ASCII nor UTF-8 */
+    uint32_t max_messages_per_minute; /* of one address; 0 = no limit */
+    bool max_messages_given;          /* in the file; else this machine itself is not limited */
+    struct config_domains recipient_domains; /* that mail may go to; empty = all */
+    struct net_ranges legacy_tls;            /* served with old TLS versions and suites */
     /* [api] */
     char *socket; /* control socket */
 
@@ -128,7 +194,9 @@ enum config_type {
     CONFIG_SIZE,      /* uint64_t octets: 35MB, 512K, 1G (powers of 1024) */
     CONFIG_TIME,      /* uint64_t ms, from 30s, 5m, 2h, 5d */
     CONFIG_CHOICE,    /* an enum: the position in `choices` */
+    CONFIG_WORDS,     /* uint32_t: a bit for each of `choices` that is named */
     CONFIG_ADDRESSES, /* struct net_ranges: comma-separated ranges; may be given several times */
+    CONFIG_DOMAINS,   /* struct config_domains; comma-separated; may be given several times */
     CONFIG_NAMES      /* comma-separated names of sections; may be given several times. No field */
 };
 

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "relay/base/config_value.h"
@@ -10,6 +11,7 @@
 #define DEFAULT_ROUTE    "default"
 #define DEFAULT_LISTENER "default"
 #define OWN_NAME_MAX     256
+#define CHARSET_MAX      40 /* octets of a character set's name */
 
 /* A heading that was not understood is reported already; what is missing because of it is not. */
 static bool is_rejected_name(const struct config_builder *b, const char *name)
@@ -136,6 +138,74 @@ static void place_default_route(struct config_builder *b)
         swap_routes(&c->routes[at], &c->routes[at - 1]);
 }
 
+/* The first value of a key of a section without a name, as written. */
+static bool is_given(const struct config_builder *b, const char *kind, const char *key)
+{
+    for (size_t i = 0; i < b->doc.count; i++)
+        if (config_build_is(&b->targets[i], kind) &&
+            config_build_value(b->targets[i].section, key) != NULL)
+            return true;
+    return false;
+}
+
+static bool is_unspecified(const struct net_address *a)
+{
+    static const uint8_t none[sizeof a->bytes];
+
+    return memcmp(a->bytes, none, a->family == 4 ? 4 : sizeof none) == 0;
+}
+
+static bool is_public(const char *address)
+{
+    struct net_address a;
+
+    return net_parse(address, &a) && !is_unspecified(&a) && !net_is_loopback(&a) &&
+           !net_is_private(&a);
+}
+
+static bool is_anyone_listed(const struct config_builder *b)
+{
+    for (size_t i = 0; i < b->c->device_count; i++)
+        if (b->c->devices[i].addresses.count > 0)
+            return true;
+    return is_given(b, "devices", "allow");
+}
+
+/* Whoever opens a port to the world says who may use it. */
+static void check_public_listener(struct config_builder *b, const struct config_listener *l)
+{
+    if (is_public(l->address) && !is_anyone_listed(b))
+        config_mistakes_add(
+            &b->m, l->line,
+            "[listener %s] is on %s, a public address, and nothing says who may connect there; "
+            "write [devices] allow = with the addresses of your devices, or take address out",
+            l->name, l->address);
+}
+
+static void check_pair(struct config_builder *b, const struct config_target *t,
+                       const char *certificate, const char *private_key)
+{
+    if ((*certificate == '\0') == (*private_key == '\0'))
+        return;
+    config_mistakes_add(
+        &b->m, config_build_line(t->section, *certificate != '\0' ? "certificate" : "private_key"),
+        "certificate and private_key belong together; %s is missing",
+        *certificate != '\0' ? "private_key" : "certificate");
+}
+
+static void check_certificates(struct config_builder *b)
+{
+    for (size_t i = 0; i < b->doc.count; i++) {
+        const struct config_target *t = &b->targets[i];
+        const struct config_listener *l = t->fields;
+
+        if (config_build_is(t, "relay"))
+            check_pair(b, t, b->c->certificate, b->c->private_key);
+        if (config_build_is(t, "listener"))
+            check_pair(b, t, l->certificate, l->private_key);
+    }
+}
+
 static void check_listeners(struct config_builder *b)
 {
     struct config *c = b->c;
@@ -240,6 +310,57 @@ static void check_device(struct config_builder *b, const struct config_target *t
                             nearest != NULL ? nearest : "", nearest != NULL ? "?" : "");
 }
 
+static void check_recognisable(struct config_builder *b, const struct config_target *t)
+{
+    const struct config_row *row = config_row_find("device", "address");
+
+    if (config_build_value(t->section, "address") == NULL &&
+        config_build_value(t->section, "login") == NULL)
+        config_mistakes_add(&b->m, t->section->line,
+                            "[device %s] needs address; write a line such as address = %s",
+                            t->section->name, row->example);
+}
+
+#define INHERITED(member)                                                                          \
+    {                                                                                              \
+#member, offsetof(struct config_device, member), offsetof(struct config, member)           \
+    }
+
+/* All of four octets. */
+static const struct {
+    const char *key;
+    size_t of_device;
+    size_t of_all;
+} inherited[] = {INHERITED(hide), INHERITED(auth_equals), INHERITED(lf_dot_lf)};
+
+static void complete_device(struct config_builder *b, const struct config_target *t)
+{
+    struct config_device *d = t->fields;
+
+    for (size_t i = 0; i < sizeof inherited / sizeof *inherited; i++)
+        if (config_build_value(t->section, inherited[i].key) == NULL)
+            memcpy((char *)d + inherited[i].of_device, (char *)b->c + inherited[i].of_all,
+                   sizeof(uint32_t));
+    d->has_auth = config_build_value(t->section, "auth") != NULL;
+    if (*d->login == '\0')
+        config_build_text(b, &d->login, d->name);
+}
+
+/* Of the devices whose login is not their name. */
+static void check_login(struct config_builder *b, const struct config_target *t)
+{
+    const struct config_device *d = t->fields;
+
+    for (size_t i = 0; i < b->c->device_count && config_build_value(t->section, "login"); i++) {
+        const struct config_device *other = &b->c->devices[i];
+
+        if (other != d && strcasecmp(other->login, d->login) == 0)
+            config_mistakes_add(&b->m, config_build_line(t->section, "login"),
+                                "login = %.64s is that of [device %s], at line %u; choose another",
+                                d->login, other->name, other->line);
+    }
+}
+
 static void check_mailbox(struct config_builder *b, const struct config_target *t)
 {
     struct config_mailbox *mb = t->fields;
@@ -261,6 +382,19 @@ static void check_socket(struct config_builder *b)
         config_mistakes_add(&b->m, 0,
                             "[api] socket: a unix socket's path has at most %d characters",
                             CONFIG_SOCKET_MAX);
+}
+
+/* It goes into every header that needs it. RFC 2978 2.3 */
+static void check_charset(struct config_builder *b)
+{
+    size_t len = strlen(b->c->charset);
+    size_t good = strspn(b->c->charset, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                                        "0123456789!#$%&+-^_`{}~.:");
+
+    if (len == 0 || len != good || len > CHARSET_MAX)
+        config_mistakes_add(&b->m, 0,
+                            "[devices] charset: not the name of a character set; write for "
+                            "example windows-1252");
 }
 
 /* The machine's own name may be anything; what is not part of a domain name becomes '-'. */
@@ -300,14 +434,25 @@ void config_check(struct config_builder *b)
     if (b->no_memory)
         return;
     for (size_t i = 0; i < b->doc.count; i++) {
-        if (config_build_is(&b->targets[i], "device"))
+        if (config_build_is(&b->targets[i], "device")) {
             check_device(b, &b->targets[i]);
+            check_recognisable(b, &b->targets[i]);
+            complete_device(b, &b->targets[i]);
+        }
         if (config_build_is(&b->targets[i], "mailbox"))
             check_mailbox(b, &b->targets[i]);
     }
+    for (size_t i = 0; i < b->c->listener_count; i++)
+        check_public_listener(b, &b->c->listeners[i]);
+    check_certificates(b);
+    b->c->max_messages_given = is_given(b, "devices", "max_messages_per_minute");
+    for (size_t i = 0; i < b->doc.count && !b->no_memory; i++)
+        if (config_build_is(&b->targets[i], "device"))
+            check_login(b, &b->targets[i]);
     check_listeners(b);
     check_equal_ranges(b);
     check_socket(b);
+    check_charset(b);
     check_any_mailbox(b);
     set_hostname(b);
 }

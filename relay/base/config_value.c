@@ -269,22 +269,56 @@ static bool set_time(const struct config_row *row, const char *text, void *field
     return true;
 }
 
-static bool set_choice(const struct config_row *row, const char *text, void *field,
-                       struct error *err)
+/* The position of a word of this length in the row's choices. */
+static bool find_choice(const struct config_row *row, const char *word, size_t len, unsigned *out)
 {
     const char *p = row->choices;
-    size_t len = strlen(text);
 
     for (unsigned i = 0; *p != '\0'; i++) {
         size_t choice = strcspn(p, " ");
 
-        if (choice == len && strncasecmp(p, text, len) == 0) {
-            memcpy(field, &i, sizeof i); /* an enum of the same size */
+        if (choice == len && strncasecmp(p, word, len) == 0) {
+            *out = i;
             return true;
         }
         p += choice + strspn(p + choice, " ");
     }
-    return error_set(err, ERROR_INVALID, "write one of: %s", row->choices);
+    return false;
+}
+
+/* The default of a row without one leaves the field alone: something else decides then. */
+static bool set_choice(const struct config_row *row, const char *text, void *field,
+                       struct error *err)
+{
+    unsigned choice;
+
+    if (*text == '\0' && *row->fallback == '\0')
+        return true;
+    if (!find_choice(row, text, strlen(text), &choice))
+        return error_set(err, ERROR_INVALID, "write one of: %s", row->choices);
+    memcpy(field, &choice, sizeof choice); /* an enum of the same size */
+    return true;
+}
+
+static bool set_words(const struct config_row *row, const char *text, void *field,
+                      struct error *err)
+{
+    uint32_t words = 0;
+
+    for (text += strspn(text, ", \t"); *text != '\0'; text += strspn(text, ", \t")) {
+        size_t len = strcspn(text, ", \t");
+        unsigned choice;
+
+        if (!find_choice(row, text, len, &choice))
+            return error_set(
+                err, ERROR_INVALID,
+                "\"%.*s\" is none of them; write some of: %s, with spaces between them",
+                (int)(len < LABEL_MAX ? len : LABEL_MAX), text, row->choices);
+        words |= UINT32_C(1) << choice;
+        text += len;
+    }
+    *(uint32_t *)field = words;
+    return true;
 }
 
 static bool set_addresses(const struct config_row *row, const char *text, void *field,
@@ -307,11 +341,55 @@ static bool set_addresses(const struct config_row *row, const char *text, void *
     return true;
 }
 
+/* "example.com" or ".example.com". */
+static bool is_domain_item(const char *text)
+{
+    return is_domain(text[0] == '.' ? text + 1 : text);
+}
+
+static bool add_domain(struct config_domains *d, const char *text)
+{
+    char **list = realloc(d->list, (d->count + 1) * sizeof *list);
+
+    if (list == NULL)
+        return false;
+    d->list = list;
+    list[d->count] = strdup(text);
+    if (list[d->count] == NULL)
+        return false;
+    d->count++;
+    return true;
+}
+
+static bool set_domains(const struct config_row *row, const char *text, void *field,
+                        struct error *err)
+{
+    struct config_domains *d = field;
+    char item[HOST_MAX + 2];
+
+    (void)row;
+    while (config_value_item(&text, item, sizeof item)) {
+        if (!is_domain_item(item))
+            return error_set(err, ERROR_INVALID,
+                             "\"%s\" is not a domain; write example.com, or .example.com for all "
+                             "below it, with commas between them",
+                             item);
+        if (d->count >= CONFIG_DOMAINS_MAX)
+            return error_set(err, ERROR_LIMIT, "there are at most %d", CONFIG_DOMAINS_MAX);
+        if (!add_domain(d, item))
+            return error_set(err, ERROR_NO_ROOM, "there is not enough memory");
+    }
+    return true;
+}
+
 static bool (*const setters[])(const struct config_row *, const char *, void *, struct error *) = {
-    [CONFIG_TEXT] = set_text,     [CONFIG_FILE] = set_file,           [CONFIG_HOST] = set_host,
-    [CONFIG_IP] = set_ip,         [CONFIG_MAIL] = set_mail,           [CONFIG_NUMBER] = set_number,
-    [CONFIG_PORT] = set_port,     [CONFIG_SIZE] = set_size,           [CONFIG_TIME] = set_time,
-    [CONFIG_CHOICE] = set_choice, [CONFIG_ADDRESSES] = set_addresses,
+    [CONFIG_TEXT] = set_text,           [CONFIG_FILE] = set_file,
+    [CONFIG_HOST] = set_host,           [CONFIG_IP] = set_ip,
+    [CONFIG_MAIL] = set_mail,           [CONFIG_NUMBER] = set_number,
+    [CONFIG_PORT] = set_port,           [CONFIG_SIZE] = set_size,
+    [CONFIG_TIME] = set_time,           [CONFIG_CHOICE] = set_choice,
+    [CONFIG_ADDRESSES] = set_addresses, [CONFIG_DOMAINS] = set_domains,
+    [CONFIG_WORDS] = set_words,
 };
 
 bool config_value_set(const struct config_row *row, const char *text, void *field,

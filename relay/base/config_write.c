@@ -94,7 +94,8 @@ static void note_text(const struct config_row *row, char out[NOTE_MAX])
 
     out[0] = '\0';
     if (row->choices != NULL) {
-        (void)snprintf(out, NOTE_MAX, "One of: %s.", row->choices);
+        (void)snprintf(out, NOTE_MAX, "%s: %s.", row->type == CONFIG_WORDS ? "Any of" : "One of",
+                       row->choices);
     } else if (row->max != 0) {
         limit_text(row, row->min, min);
         limit_text(row, row->max, max);

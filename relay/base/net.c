@@ -92,6 +92,18 @@ bool net_equal(const struct net_address *a, const struct net_address *b)
     return a->family == b->family && memcmp(a->bytes, b->bytes, width(a)) == 0;
 }
 
+/* FNV-1a, and a last mix so that low bits depend on all of them. */
+uint32_t net_hash(const struct net_address *a, uint32_t seed)
+{
+    uint32_t h = seed ^ 2166136261u;
+
+    for (size_t i = 0; i < width(a); i++)
+        h = (h ^ a->bytes[i]) * 16777619u;
+    h ^= h >> 16;
+    h *= 0x7feb352du;
+    return h ^ h >> 15;
+}
+
 static bool parse_prefix(const char *text, unsigned *out)
 {
     unsigned value = 0;

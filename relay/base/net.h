@@ -36,6 +36,8 @@ void net_text(const struct net_address *a, char out[NET_TEXT_MAX]);
 /* RFC 5321 4.1.3 address literal with its brackets. */
 void net_literal(const struct net_address *a, char out[NET_TEXT_MAX]);
 bool net_equal(const struct net_address *a, const struct net_address *b);
+/* For tables that others can fill with addresses of their choice: seed is random. */
+uint32_t net_hash(const struct net_address *a, uint32_t seed);
 
 /* "10.0.0.0/8", "192.168.1.10-192.168.1.50", "fd00::/8" or one address. */
 bool net_range_parse(const char *text, struct net_range *out);

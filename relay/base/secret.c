@@ -101,7 +101,7 @@ static bool is_group_trusted(gid_t gid)
 
 /* Judges what was opened, so that a symbolic link (as Kubernetes makes) is fine when its target is.
  */
-static bool check_file(int fd, const char *file, struct error *err)
+bool secret_check_file(int fd, const char *file, struct error *err)
 {
     char group[GROUP_NAME_MAX];
     struct stat st;
@@ -154,7 +154,7 @@ static struct secret *read_file(int fd, const char *file, struct error *err)
     struct secret *s = NULL;
     size_t len = 0;
 
-    if (!check_file(fd, file, err))
+    if (!secret_check_file(fd, file, err))
         return NULL;
     if (!read_fd(fd, buf, sizeof buf, &len))
         (void)error_errno(err, errno, "%s", file);
@@ -164,7 +164,7 @@ static struct secret *read_file(int fd, const char *file, struct error *err)
     return s;
 }
 
-static struct secret *from_file(const char *file, struct error *err)
+struct secret *secret_from_file(const char *file, struct error *err)
 {
     /* Not blocking: a pipe put in its place must not stop the daemon. */
     int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -207,7 +207,7 @@ static bool from_credential(const char *mailbox, struct secret **out_secret, str
     n = snprintf(path, sizeof path, "%s/%s.password", directory, mailbox);
     if (n < 0 || (size_t)n >= sizeof path || access(path, F_OK) < 0)
         return false;
-    *out_secret = from_file(path, err);
+    *out_secret = secret_from_file(path, err);
     return true;
 }
 
@@ -255,7 +255,7 @@ struct secret *secret_of_mailbox(const char *mailbox, const char *file, struct e
     struct secret *s = NULL;
 
     if (*file != '\0')
-        s = from_file(file, err);
+        s = secret_from_file(file, err);
     else if (!from_credential(mailbox, &s, err))
         s = from_environment(mailbox, err);
     if (s == NULL)

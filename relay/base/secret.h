@@ -10,6 +10,7 @@
 #ifndef OUTTRAY_RELAY_BASE_SECRET_H
 #define OUTTRAY_RELAY_BASE_SECRET_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "queue/error.h"
@@ -22,6 +23,11 @@ struct secret;
  * environment variable OUTTRAY_PASSWORD_MAILBOX (the name in capitals, anything but letters and
  * digits as '_'). NULL with a text that says what was looked for, and the command that mends it. */
 struct secret *secret_of_mailbox(const char *mailbox, const char *file, struct error *err);
+/* A secret that is always in a file, such as a private key. */
+struct secret *secret_from_file(const char *file, struct error *err);
+/* True for an open file that only root, we, and a group of ours can use; else err says what to run.
+ */
+bool secret_check_file(int fd, const char *file, struct error *err);
 struct secret *secret_from_text(const char *text, size_t len, struct error *err);
 /* Valid until freed; NUL-terminated. */
 const char *secret_text(const struct secret *s);

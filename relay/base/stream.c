@@ -28,6 +28,7 @@ _Static_assert(STREAM_KEEP_MAX >= STREAM_READ, "whatever was offered can be kept
 enum state {
     STATE_CONNECTING,
     STATE_CLEAR,
+    STATE_SECURING, /* a server's last output in the clear leaves, then the handshake begins */
     STATE_HANDSHAKE,
     STATE_SECURE,
     STATE_BROKEN,    /* TLS failed: the socket is open, but good for a FIN only */
@@ -51,6 +52,8 @@ struct stream {
     bool offer;   /* what was kept is due to be offered */
     bool blocked; /* the socket took no more; waiting for it to be writable */
     bool secure;  /* bytes go through tls */
+    bool serves;  /* tls is a server's */
+    enum stream_rest rest;
     bool fin_seen;
     uint16_t port;
     uint8_t *kept;
@@ -132,7 +135,8 @@ static bool is_lost(const struct stream *s)
 
 static bool can_write(const struct stream *s)
 {
-    return (is_open(s) || s->state == STATE_FLUSHING) && !s->blocked && s->lost == 0;
+    return (is_open(s) || s->state == STATE_SECURING || s->state == STATE_FLUSHING) &&
+           !s->blocked && s->lost == 0;
 }
 
 static bool wants_read(const struct stream *s)
@@ -238,9 +242,9 @@ static void end(struct stream *s, enum stream_end how, const struct error *err)
 
     if (shutting || s->state == STATE_CONNECTING || how == STREAM_END_RESET) {
         close_socket(s);
-    } else if (how == STREAM_END_TLS || s->state == STATE_HANDSHAKE) {
+    } else if (how == STREAM_END_TLS || s->state == STATE_SECURING || s->state == STATE_HANDSHAKE) {
         drop_output(s);
-        drop_tls(s);
+        s->secure = false; /* what tls knows of the peer stays for whoever asks why */
         s->blocked = false;
         s->state = STATE_BROKEN;
     }
@@ -293,6 +297,17 @@ static void keep(struct stream *s, const uint8_t *data, size_t len)
     s->kept_len = len;
 }
 
+/* What on_data left when it started TLS. */
+static void leave(struct stream *s, const uint8_t *data, size_t len)
+{
+    if (len == 0)
+        return;
+    if (!s->serves)
+        s->refusal = "the peer sent more in the clear, behind its answer to STARTTLS";
+    else if (s->rest == STREAM_REST_IS_TLS && s->tls != NULL && !tls_feed(s->tls, data, len))
+        s->refusal = "no memory";
+}
+
 /* data is not s->kept. */
 static void deliver(struct stream *s, const uint8_t *data, size_t len)
 {
@@ -301,8 +316,8 @@ static void deliver(struct stream *s, const uint8_t *data, size_t len)
     assert(took <= len);
     if (is_open(s))
         keep(s, data + took, len - took);
-    else if (s->state == STATE_HANDSHAKE && took < len)
-        s->refusal = "the peer sent more in the clear, behind its answer to STARTTLS";
+    else if (s->state == STATE_SECURING || s->state == STATE_HANDSHAKE)
+        leave(s, data + took, len - took);
 }
 
 static void offer_kept(struct stream *s)
@@ -463,7 +478,7 @@ static void write_stopped(struct stream *s, enum tls_step step, const struct err
     drop_output(s);
     if (step == TLS_FAILED) {
         end(s, STREAM_END_TLS, err);
-    } else if (s->state == STATE_FLUSHING || s->paused) {
+    } else if (s->state == STATE_FLUSHING || s->state == STATE_SECURING || s->paused) {
         end(s, STREAM_END_RESET, err);
     } else if (s->told) {
         close_socket(s);
@@ -510,6 +525,14 @@ static void close_our_end(struct stream *s)
     end(s, STREAM_END_CLOSED, &err);
 }
 
+/* The first step is taken by the loop, when the socket is writable. */
+static void begin_handshake(struct stream *s)
+{
+    s->state = STATE_HANDSHAKE;
+    s->blocked = true;
+    progress(s);
+}
+
 static void write_some(struct stream *s)
 {
     bool had_output = s->out != NULL;
@@ -521,6 +544,8 @@ static void write_some(struct stream *s)
         return;
     if (s->state == STATE_FLUSHING)
         close_our_end(s);
+    else if (s->state == STATE_SECURING)
+        begin_handshake(s);
     else if (had_output && !s->told && s->on->on_drained != NULL)
         s->on->on_drained(s->ctx);
 }
@@ -877,7 +902,7 @@ void stream_free(struct stream *s)
 
 bool stream_write(struct stream *s, const void *data, size_t len)
 {
-    bool usable = s->state < STATE_BROKEN && s->lost == 0;
+    bool usable = s->state < STATE_BROKEN && s->state != STATE_SECURING && s->lost == 0;
 
     if (len == 0 || !usable) /* nobody will miss it: on_end tells */
         return true;
@@ -935,9 +960,26 @@ void stream_start_tls_client(struct stream *s, struct tls_context *tls, const ch
     s->tls = tls_client_start(tls, s->fd, host);
     if (s->tls == NULL)
         s->refusal = "no memory, or the host's name is not usable";
-    s->state = STATE_HANDSHAKE;
-    s->blocked = true; /* the first step is taken by the loop, when the socket is writable */
-    progress(s);
+    begin_handshake(s);
+    update(s);
+}
+
+void stream_start_tls_server(struct stream *s, struct tls_context *tls, enum stream_rest rest)
+{
+    if (s->state != STATE_CLEAR || s->told)
+        return;
+    assert(s->tls == NULL);
+    s->serves = true;
+    s->rest = rest;
+    s->tls = tls_server_start(tls, s->fd, s->peer_text);
+    if (s->tls == NULL)
+        s->refusal = "no memory";
+    leave(s, s->kept, s->kept_len);
+    drop_kept(s);
+    if (s->out != NULL)
+        s->state = STATE_SECURING;
+    else
+        begin_handshake(s);
     update(s);
 }
 
@@ -949,6 +991,11 @@ bool stream_is_secure(const struct stream *s)
 const char *stream_tls_text(struct stream *s)
 {
     return s->secure ? tls_text(s->tls) : "";
+}
+
+const char *stream_tls_offered(const struct stream *s)
+{
+    return s->tls != NULL ? tls_offered(s->tls) : "";
 }
 
 const char *stream_peer_text(const struct stream *s)

@@ -56,7 +56,7 @@ struct stream_events {
     size_t (*on_data)(void *ctx, const uint8_t *data, size_t len);
     void (*on_drained)(void *ctx);
     void (*on_connected)(void *ctx); /* after stream_connect() */
-    void (*on_secure)(void *ctx);    /* TLS handshake done, certificate and name verified */
+    void (*on_secure)(void *ctx);    /* TLS handshake done; a server's name is verified */
     /* The last callback, but for the on_end that answers a later stream_shutdown(). err is never
      * NULL and valid during the call. The stream must still be freed. */
     void (*on_end)(void *ctx, enum stream_end end, const struct error *err);
@@ -93,7 +93,19 @@ void stream_set_timeout(struct stream *s, uint64_t ms);
  * for the peer to have sent more than on_data took, or its answer before all our output had left:
  * that ends the stream with STREAM_END_TLS (RFC 3207 6). */
 void stream_start_tls_client(struct stream *s, struct tls_context *tls, const char *host);
+/* What becomes of octets that have arrived and that on_data has not taken when TLS begins. */
+enum stream_rest {
+    STREAM_REST_DROPPED, /* plaintext behind STARTTLS means nothing (RFC 3207 4.2) */
+    STREAM_REST_IS_TLS   /* the peer began with TLS: they are its first octets */
+};
+/* Starts TLS as a server, once what was written has left in the clear; from now on nothing else
+ * does. Input waits meanwhile, output until on_secure (what is written before the handshake begins
+ * is dropped). Ends with STREAM_END_TLS when the handshake fails; err says why and what to do. */
+void stream_start_tls_server(struct stream *s, struct tls_context *tls, enum stream_rest rest);
 bool stream_is_secure(const struct stream *s);
+/* The TLS versions that a client offered, also when the handshake failed: "TLS 1.1". "" when there
+ * was no hello. Valid until stream_shutdown(). */
+const char *stream_tls_offered(const struct stream *s);
 /* "TLSv1.3 TLS_AES_256_GCM_SHA384", or "" in the clear. Valid while the stream lives. */
 const char *stream_tls_text(struct stream *s);
 /* Peer address as text; valid while the stream lives. */

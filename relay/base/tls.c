@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,29 +14,12 @@
 #include <openssl/x509v3.h>
 #include <openssl/x509_vfy.h>
 
-#include "relay/base/tls_private.h"
+#include "relay/base/tls_parts.h"
 
 #define RESUME_S          3600 /* resuming skips the certificate: verify anew after this */
 #define CLOCK_TEXT_MAX    32
 #define CERT_NAMES_MAX    3 /* names of a certificate that a message shows */
 #define CERT_NAMES_LENGTH 160
-
-struct tls_context {
-    SSL_CTX *ctx;
-    char *ca_file;
-    SSL_SESSION *session;
-    char session_host[TLS_HOST_MAX + 1];
-    time_t session_verified; /* monotonic */
-};
-
-struct tls {
-    SSL *ssl;
-    struct error *err; /* where on_verify() writes, during a handshake */
-    time_t verified;   /* monotonic; when the certificate is (or was, if resumed) verified */
-    time_t resumed;    /* the same of the session that was offered */
-    char host[TLS_HOST_MAX + 1];
-    char text[64];
-};
 
 static time_t monotonic_seconds(void)
 {
@@ -45,8 +29,7 @@ static time_t monotonic_seconds(void)
     return now.tv_sec;
 }
 
-/* What people need to know of an error of OpenSSL's; the oldest in the queue is the cause. */
-static const char *reason_text(unsigned long code)
+const char *tls_reason_text(unsigned long code)
 {
     const char *text = ERR_reason_error_string(code);
 
@@ -282,7 +265,7 @@ static bool trust(struct tls_context *c, struct error *err)
     return error_set(err, ERROR_INVALID,
                      "ca_file %s holds no certificate that can be read (%s); it must "
                      "be in PEM format",
-                     c->ca_file, reason_text(code));
+                     c->ca_file, tls_reason_text(code));
 }
 
 static bool protocols(SSL_CTX *ctx)
@@ -298,7 +281,7 @@ static bool set_up(struct tls_context *c, struct error *err)
     ERR_clear_error();
     c->ctx = SSL_CTX_new(TLS_client_method());
     if (c->ctx == NULL || !protocols(c->ctx))
-        return error_set(err, ERROR_NO_ROOM, "set up TLS: %s", reason_text(ERR_peek_error()));
+        return error_set(err, ERROR_NO_ROOM, "set up TLS: %s", tls_reason_text(ERR_peek_error()));
     SSL_CTX_set_app_data(c->ctx, c);
     SSL_CTX_set_mode(c->ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                  SSL_MODE_RELEASE_BUFFERS);
@@ -392,6 +375,45 @@ struct tls *tls_client_start(struct tls_context *context, int fd, const char *ho
     return t;
 }
 
+struct tls *tls_server_start(struct tls_context *context, int fd, const char *peer)
+{
+    struct tls *t = calloc(1, sizeof(*t));
+
+    ERR_clear_error();
+    if (t == NULL || !copy_host(peer, t->host) || (t->ssl = SSL_new(context->ctx)) == NULL ||
+        SSL_set_app_data(t->ssl, t) != 1 || SSL_set_fd(t->ssl, fd) != 1) {
+        tls_free(t);
+        return NULL;
+    }
+    t->server = true;
+    t->legacy = context->legacy;
+    SSL_set_accept_state(t->ssl);
+    return t;
+}
+
+bool tls_feed(struct tls *t, const void *data, size_t len)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+
+    if (bio == NULL || len > INT_MAX || BIO_write(bio, data, (int)len) != (int)len) {
+        BIO_free(bio);
+        return false;
+    }
+    (void)BIO_set_mem_eof_return(bio, -1); /* empty means "not yet", as on the socket */
+    SSL_set0_rbio(t->ssl, bio);
+    t->fed = bio;
+    return true;
+}
+
+/* True when what was fed has just been used up, and the socket comes next. */
+static bool turn_to_socket(struct tls *t)
+{
+    if (t->fed == NULL || BIO_pending(t->fed) > 0)
+        return false;
+    t->fed = NULL;
+    return SSL_set_rfd(t->ssl, SSL_get_wfd(t->ssl)) == 1;
+}
+
 void tls_free(struct tls *t)
 {
     if (t == NULL)
@@ -424,14 +446,18 @@ static enum tls_step failed(const struct tls *t, unsigned long code, struct erro
 {
     if (err->text[0] != '\0') /* the certificate was refused, and on_verify() said why */
         return TLS_FAILED;
+    if (t->server) {
+        tls_server_explain(t, code, err);
+        return TLS_FAILED;
+    }
     for (size_t i = 0; i < sizeof(causes) / sizeof(causes[0]); i++) {
         if (ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_REASON(code) == causes[i].reason) {
             error_set(err, ERROR_INVALID, "TLS with %s: %s (%s)", t->host, causes[i].text,
-                      reason_text(code));
+                      tls_reason_text(code));
             return TLS_FAILED;
         }
     }
-    error_set(err, ERROR_INVALID, "TLS with %s failed: %s", t->host, reason_text(code));
+    error_set(err, ERROR_INVALID, "TLS with %s failed: %s", t->host, tls_reason_text(code));
     return TLS_FAILED;
 }
 
@@ -489,25 +515,36 @@ static void note_text(struct tls *t)
     memcpy(t->text + len + 1, cipher, more + 1);
 }
 
+static void end_in_handshake(const struct tls *t, struct error *err)
+{
+    error_set(err, ERROR_IO, "%s closed the connection during the TLS handshake", t->host);
+    if (t->server)
+        tls_server_explain_end(t, err);
+}
+
 enum tls_step tls_handshake(struct tls *t, struct error *err)
 {
     struct tls_context *c = SSL_CTX_get_app_data(SSL_get_SSL_CTX(t->ssl));
     enum tls_step step = TLS_OK;
     int result = 0;
 
-    prepare();
-    t->err = err;
-    result = SSL_do_handshake(t->ssl);
-    t->err = NULL;
-    if (result == 1) {
-        note_text(t);
-        return TLS_OK;
-    }
-    step = step_of(t, result, err);
+    do {
+        prepare();
+        t->err = err;
+        result = SSL_do_handshake(t->ssl);
+        t->err = NULL;
+        if (result == 1) {
+            note_text(t);
+            return TLS_OK;
+        }
+        step = step_of(t, result, err);
+    } while (step == TLS_WANT_READ && turn_to_socket(t));
     if (step == TLS_CUT || step == TLS_CLOSED) {
-        error_set(err, ERROR_IO, "%s closed the connection during the TLS handshake", t->host);
+        end_in_handshake(t, err);
         step = TLS_FAILED;
     }
+    if (step == TLS_LOST && t->server)
+        tls_server_explain_end(t, err);
     if (step == TLS_FAILED && c != NULL)
         forget_session(
             c); /* a server that stumbles over resumption gets a full handshake next time */
@@ -516,15 +553,18 @@ enum tls_step tls_handshake(struct tls *t, struct error *err)
 
 enum tls_step tls_read(struct tls *t, void *data, size_t room, size_t *out_len, struct error *err)
 {
+    enum tls_step step = TLS_OK;
     size_t got = 0;
     int result = 0;
 
-    prepare();
-    result = SSL_read_ex(t->ssl, data, room, &got);
-    if (result != 1)
-        return step_of(t, result, err);
-    *out_len = got;
-    return TLS_OK;
+    do {
+        prepare();
+        result = SSL_read_ex(t->ssl, data, room, &got);
+        step = result == 1 ? TLS_OK : step_of(t, result, err);
+    } while (step == TLS_WANT_READ && turn_to_socket(t));
+    if (step == TLS_OK)
+        *out_len = got;
+    return step;
 }
 
 enum tls_step tls_write(struct tls *t, const void *data, size_t len, size_t *out_len,
@@ -553,11 +593,17 @@ enum tls_step tls_close(struct tls *t, struct error *err)
 size_t tls_buffered(const struct tls *t)
 {
     int len = SSL_pending(t->ssl);
+    int fed = t->fed != NULL ? (int)BIO_pending(t->fed) : 0;
 
-    return len > 0 ? (size_t)len : 0;
+    return (len > 0 ? (size_t)len : 0) + (fed > 0 ? (size_t)fed : 0);
 }
 
 const char *tls_text(const struct tls *t)
 {
     return t->text;
+}
+
+const char *tls_offered(const struct tls *t)
+{
+    return t->offered;
 }

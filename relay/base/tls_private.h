@@ -7,12 +7,14 @@
 #ifndef OUTTRAY_RELAY_BASE_TLS_PRIVATE_H
 #define OUTTRAY_RELAY_BASE_TLS_PRIVATE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "queue/error.h"
 
-#define TLS_HOST_MAX 253 /* octets of a DNS name */
+#define TLS_HOST_MAX    253 /* octets of a DNS name */
+#define TLS_OFFERED_MAX 80
 
 struct tls;
 struct tls_context;
@@ -29,6 +31,11 @@ enum tls_step {
 
 /* Borrows fd. NULL without memory or when host cannot be a name. */
 struct tls *tls_client_start(struct tls_context *context, int fd, const char *host);
+/* Borrows fd. peer is for messages. NULL without memory. */
+struct tls *tls_server_start(struct tls_context *context, int fd, const char *peer);
+/* Before the first step: octets that were read from the socket already and begin the handshake.
+ * False without memory. */
+bool tls_feed(struct tls *t, const void *data, size_t len);
 void tls_free(struct tls *t); /* sends nothing; accepts NULL */
 
 enum tls_step tls_handshake(struct tls *t, struct error *err);
@@ -43,5 +50,8 @@ enum tls_step tls_close(struct tls *t, struct error *err);
 size_t tls_buffered(const struct tls *t);
 /* "TLSv1.3 TLS_AES_256_GCM_SHA384"; "" before the handshake is done. Valid until freed. */
 const char *tls_text(const struct tls *t);
+/* The versions that a client offered: "TLS 1.0", "TLS 1.3, TLS 1.2"; "" when it sent no hello that
+ * could be read. Valid until freed. */
+const char *tls_offered(const struct tls *t);
 
 #endif

@@ -16,7 +16,7 @@
 #include <sys/eventfd.h>
 #endif
 
-#define THREADS (1 + WORK_CONTENT_THREADS)
+#define THREADS (2 + WORK_CONTENT_THREADS)
 
 struct list {
     struct executor_job *first;
@@ -34,6 +34,7 @@ struct work {
     pthread_mutex_t lock; /* guards the lists and `stopping` */
     struct lane_queue journal;
     struct lane_queue content;
+    struct lane_queue slow;
     struct list finished;
     pthread_cond_t finished_filled;
     bool stopping;
@@ -142,10 +143,9 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
     deliver(w, jobs);
 }
 
-static void submit(void *ctx, enum executor_lane lane, struct executor_job *job)
+static void submit_to(struct lane_queue *q, struct executor_job *job)
 {
-    struct work *w = ctx;
-    struct lane_queue *q = lane == EXECUTOR_JOURNAL ? &w->journal : &w->content;
+    struct work *w = q->work;
 
     w->under_way++;
     pthread_mutex_lock(&w->lock);
@@ -155,9 +155,29 @@ static void submit(void *ctx, enum executor_lane lane, struct executor_job *job)
     pthread_mutex_unlock(&w->lock);
 }
 
+static void submit(void *ctx, enum executor_lane lane, struct executor_job *job)
+{
+    struct work *w = ctx;
+
+    submit_to(lane == EXECUTOR_JOURNAL ? &w->journal : &w->content, job);
+}
+
+static void submit_slow(void *ctx, enum executor_lane lane, struct executor_job *job)
+{
+    struct work *w = ctx;
+
+    (void)lane;
+    submit_to(&w->slow, job);
+}
+
 struct executor work_executor(struct work *w)
 {
     return (struct executor){w, submit};
+}
+
+struct executor work_slow_executor(struct work *w)
+{
+    return (struct executor){w, submit_slow};
 }
 
 static bool open_wake(struct work *w, struct error *err)
@@ -212,7 +232,7 @@ static bool start_threads(struct work *w, struct error *err)
     (void)pthread_attr_setstacksize(&attr, WORK_STACK);
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    ok = start_thread(w, &attr, &w->journal, err);
+    ok = start_thread(w, &attr, &w->journal, err) && start_thread(w, &attr, &w->slow, err);
     for (int i = 0; ok && i < WORK_CONTENT_THREADS; i++)
         ok = start_thread(w, &attr, &w->content, err);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -240,6 +260,7 @@ struct work *work_new(struct event_base *base, struct error *err)
     list_init(&w->finished);
     init_lane(w, &w->journal);
     init_lane(w, &w->content);
+    init_lane(w, &w->slow);
     w->wake_read = w->wake_write = -1;
     if (!open_wake(w, err) || !watch_wake(w, base, err) || !start_threads(w, err)) {
         work_free(w);
@@ -268,6 +289,7 @@ static void join_threads(struct work *w)
     w->stopping = true;
     pthread_cond_broadcast(&w->journal.filled);
     pthread_cond_broadcast(&w->content.filled);
+    pthread_cond_broadcast(&w->slow.filled);
     pthread_mutex_unlock(&w->lock);
     for (size_t i = 0; i < w->thread_count; i++)
         (void)pthread_join(w->threads[i], NULL);
@@ -287,6 +309,7 @@ void work_free(struct work *w)
         (void)close(w->wake_write);
     (void)pthread_cond_destroy(&w->journal.filled);
     (void)pthread_cond_destroy(&w->content.filled);
+    (void)pthread_cond_destroy(&w->slow.filled);
     (void)pthread_cond_destroy(&w->finished_filled);
     (void)pthread_mutex_destroy(&w->lock);
     free(w);

@@ -2,9 +2,10 @@
  * The threads: the only locks of the program are in here.
  *
  * One thread runs EXECUTOR_JOURNAL jobs and nothing else; WORK_CONTENT_THREADS share the
- * EXECUTOR_CONTENT jobs. Finished jobs come back to the loop's thread through an eventfd (a pipe
- * where there is none) and get their done() there. work_executor() is what queue/ is given. Threads
- * block all signals. Stacks are small (WORK_STACK).
+ * EXECUTOR_CONTENT jobs. A thread of its own does what keeps a processor busy for long, one job at
+ * a time, so that such jobs never hold up mail. Finished jobs come back to the loop's thread
+ * through an eventfd (a pipe where there is none) and get their done() there. work_executor() is
+ * what queue/ is given. Threads block all signals. Stacks are small (WORK_STACK).
  */
 #ifndef OUTTRAY_RELAY_BASE_WORK_H
 #define OUTTRAY_RELAY_BASE_WORK_H
@@ -21,6 +22,8 @@ struct work;
 /* Starts the threads. NULL on failure. The base is borrowed. */
 struct work *work_new(struct event_base *base, struct error *err);
 struct executor work_executor(struct work *w);
+/* For password hashes: every lane of it is the one slow thread. */
+struct executor work_slow_executor(struct work *w);
 /* Blocks until every submitted job's work() has run, delivers their done() (and those of the jobs
  * these submit), ends the threads and frees. Accepts NULL. */
 void work_free(struct work *w);

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 /* Narrower means a larger first address or a smaller last one; ranges that both hold the address
  * and are not nested are as good as each other. */
@@ -38,14 +39,59 @@ static const struct config_device *device_of(const struct config *c, const struc
     return found;
 }
 
+/* A program on this machine is limited only when somebody has said so. */
+static uint32_t messages_per_minute(const struct config *c, const struct net_address *a)
+{
+    return net_is_loopback(a) && !c->max_messages_given ? 0 : c->max_messages_per_minute;
+}
+
+static void set_limits(const struct config *c, const struct net_address *a, struct access *out)
+{
+    out->max_size = c->max_size;
+    out->max_recipients = c->max_recipients;
+    out->max_sessions = c->max_sessions_per_device;
+    out->max_messages_per_minute = messages_per_minute(c, a);
+    out->recipient_domains = &c->recipient_domains;
+    out->legacy_tls = net_ranges_have(&c->legacy_tls, a);
+}
+
+static void set_own_limits(const struct config_device *d, struct access *out)
+{
+    if (d->max_size != 0)
+        out->max_size = d->max_size;
+    if (d->max_recipients != 0)
+        out->max_recipients = d->max_recipients;
+    if (d->max_sessions != 0)
+        out->max_sessions = d->max_sessions;
+    if (d->max_messages_per_minute != 0)
+        out->max_messages_per_minute = d->max_messages_per_minute;
+    if (d->recipient_domains.count != 0)
+        out->recipient_domains = &d->recipient_domains;
+}
+
 void access_of(const struct config *c, const struct net_address *address, struct access *out)
+{
+    access_as(c, address, device_of(c, address), out);
+}
+
+const struct config_device *access_find_login(const struct config *c, const char *login)
+{
+    for (size_t i = 0; i < c->device_count; i++)
+        if (strcasecmp(c->devices[i].login, login) == 0)
+            return &c->devices[i];
+    return NULL;
+}
+
+void access_as(const struct config *c, const struct net_address *address,
+               const struct config_device *device, struct access *out)
 {
     char text[NET_TEXT_MAX];
     net_text(address, text);
-    *out =
-        (struct access){.device = device_of(c, address), .route = "default", .lane = LANE_NORMAL};
+    *out = (struct access){.device = device, .route = "default", .lane = LANE_NORMAL};
     out->allowed = out->device != NULL || net_ranges_have(&c->allow, address);
+    set_limits(c, address, out);
     if (out->device != NULL) {
+        set_own_limits(out->device, out);
         out->lane = out->device->lane;
         if (out->device->route[0] != '\0')
             out->route = out->device->route;

@@ -1,6 +1,7 @@
 #include "relay/intake/listener.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,13 +9,14 @@
 #include <unistd.h>
 
 #include <event2/event.h>
-#include <event2/listener.h>
 
 #include "relay/base/log.h"
+#include "relay/base/random.h"
 #include "relay/intake/session.h"
 
 #define LISTEN_BACKLOG       512
 #define ACCEPT_PAUSE_MS      500 /* after running out of descriptors */
+#define ACCEPTS_PER_TURN     64  /* of one socket: whoever is connected goes on meanwhile */
 #define SOCKETS_PER_LISTENER 2   /* IPv4 and IPv6 */
 
 /* One bound socket. */
@@ -22,14 +24,18 @@ struct intake_socket {
     struct intake *intake;
     const struct config_listener *listener;
     int fd;
-    struct evconnlistener *accepting;
+    struct event *readable;
 };
 
 struct intake {
     struct intake_settings set;
     struct intake_socket *sockets;
     size_t socket_count;
-    struct session *sessions;
+    struct session *sessions; /* the newest first */
+    struct session_commons commons;
+    struct quiet strangers; /* log lines about them, here and below */
+    struct quiet crowds;
+    struct quiet failures;
     struct event *resume; /* accepting again after running out of descriptors */
     struct event *stopped;
     struct intake_counts counts;
@@ -162,14 +168,6 @@ struct intake *intake_bind(const struct config *config, struct error *err)
 
 /* ---- accepting ------------------------------------------------------------------------------- */
 
-static size_t sessions_of(const struct intake *in, const char *device)
-{
-    size_t n = 0;
-    for (const struct session *s = in->sessions; s != NULL; s = session_next(s))
-        n += strcmp(session_device(s), device) == 0;
-    return n;
-}
-
 /* One refusal, as cheap as it can be: nothing is allocated for it and no reply is waited for. */
 static void turn_away(int fd, const char *text)
 {
@@ -181,26 +179,72 @@ static void turn_away(int fd, const char *text)
     (void)close(fd);
 }
 
+/* A line that others can cause: at most so many, the next of which tells how many were left out. */
+static void log_sparingly(struct intake *in, struct quiet *quiet, enum log_level level,
+                          const char *event, struct log_field who, const char *reason)
+{
+    char more[32] = "";
+    uint64_t held = 0;
+    if (!quiet_may_tell(quiet, clock_now_ms(in->set.clock), &held))
+        return;
+    if (held > 0)
+        snprintf(more, sizeof more, "%" PRIu64, held);
+    log_event(level, event, who, LOG_STR("reason", reason), LOG_STR("more", more), LOG_END);
+}
+
 static void refuse_stranger(struct intake *in, int fd, const struct access *access)
 {
     in->counts.strangers++;
-    log_event(LOG_LEVEL_WARN, "stranger", LOG_STR("client", access->name),
-              LOG_STR("reason", "not in [devices] allow nor in any [device] address"), LOG_END);
+    log_sparingly(in, &in->strangers, LOG_LEVEL_WARN, "stranger", LOG_STR("client", access->name),
+                  "not in [devices] allow nor in any [device] address");
     turn_away(fd, "554 5.7.1 Your address may not use this relay; its operator can allow it\r\n");
 }
 
-static bool is_crowded(const struct intake *in, const struct access *access)
+static void refuse_crowd(struct intake *in, int fd, const struct access *access)
 {
-    const struct config *c = in->set.config;
-    return in->counts.sessions >= c->max_sessions ||
-           sessions_of(in, access->name) >= c->max_sessions_per_device;
+    log_sparingly(in, &in->crowds, LOG_LEVEL_WARN, "too-many-sessions",
+                  LOG_STR("device", access->name),
+                  "max_sessions or max_sessions_per_device is reached");
+    turn_away(fd, "421 4.7.0 Too many connections, try again later\r\n");
 }
 
-static void refuse_crowd(int fd, const struct access *access)
+static bool may_make_room(const struct session *s, uint64_t silence_ms)
 {
-    log_event(LOG_LEVEL_WARN, "too-many-sessions", LOG_STR("device", access->name),
-              LOG_STR("reason", "max_sessions or max_sessions_per_device is reached"), LOG_END);
-    turn_away(fd, "421 4.7.0 Too many connections, try again later\r\n");
+    return silence_ms >= (session_is_mute(s) ? INTAKE_MUTE_MS : INTAKE_IDLE_MS);
+}
+
+/* The session to close for a new one: of this address, or of any when that is NULL. */
+static struct session *find_idle(const struct intake *in, const struct net_address *address)
+{
+    struct session *found = NULL;
+    uint64_t longest = 0;
+    for (struct session *s = in->sessions; s != NULL; s = session_links(s)->after) {
+        uint64_t silence = session_silence_ms(s);
+        if (silence > longest && may_make_room(s, silence) &&
+            (address == NULL || net_equal(session_peer(s), address))) {
+            found = s;
+            longest = silence;
+        }
+    }
+    return found;
+}
+
+static bool make_room(struct intake *in, const struct net_address *address)
+{
+    struct session *s = find_idle(in, address);
+    if (s == NULL)
+        return false;
+    session_evict(s);
+    return true;
+}
+
+/* False when there is no room for one more session of this address. */
+static bool has_room(struct intake *in, const struct net_address *address,
+                     const struct access *access)
+{
+    if (limits_sessions(in->commons.limits, address) >= access->max_sessions)
+        return make_room(in, address);
+    return in->counts.sessions < in->set.config->max_sessions || make_room(in, NULL);
 }
 
 static void maybe_stopped(struct intake *in)
@@ -209,16 +253,29 @@ static void maybe_stopped(struct intake *in)
         event_active(in->stopped, EV_TIMEOUT, 0);
 }
 
+static void list_add(struct intake *in, struct session *s)
+{
+    session_links(s)->after = in->sessions;
+    if (in->sessions != NULL)
+        session_links(in->sessions)->before = s;
+    in->sessions = s;
+}
+
+static void list_remove(struct intake *in, struct session *s)
+{
+    struct session_links *links = session_links(s);
+    if (links->before != NULL)
+        session_links(links->before)->after = links->after;
+    else
+        in->sessions = links->after;
+    if (links->after != NULL)
+        session_links(links->after)->before = links->before;
+}
+
 static void on_session_end(void *ctx, struct session *s)
 {
     struct intake *in = ctx;
-    struct session *before = NULL;
-    for (struct session *at = in->sessions; at != s; at = session_next(at))
-        before = at;
-    if (before == NULL)
-        in->sessions = session_next(s);
-    else
-        session_set_next(before, session_next(s));
+    list_remove(in, s);
     in->counts.sessions--;
     maybe_stopped(in);
 }
@@ -228,47 +285,50 @@ static void on_commit_end(void *ctx)
     maybe_stopped(ctx);
 }
 
+static void log_failed_session(struct intake *in, const struct access *access)
+{
+    log_sparingly(in, &in->failures, LOG_LEVEL_ERROR, "session-failed",
+                  LOG_STR("device", access->name), "out of memory");
+}
+
 static void begin_session(struct intake *in, int fd, const struct intake_socket *at,
-                          const struct access *access)
+                          const struct net_address *address, const struct access *access)
 {
     struct session_settings settings = {
         .intake = &in->set,
         .counts = &in->counts,
+        .commons = &in->commons,
         .access = access,
-        .listener = at->listener->name,
+        .listener = at->listener,
+        .use = limits_enter(in->commons.limits, address, clock_now_ms(in->set.clock)),
         .id = ++in->next_id,
-        .max_size = in->set.config->max_size,
         .commits = &in->commits,
         .on_end = on_session_end,
         .on_commit_end = on_commit_end,
         .ctx = in,
     };
-    if (settings.max_size == 0)
-        settings.max_size = in->set.route_max_size(in->set.ctx, access->route);
-    if (settings.max_size == 0 || settings.max_size > CONFIG_SIZE_CEILING)
-        settings.max_size = CONFIG_SIZE_CEILING;
-    struct session *s = session_new(fd, &settings);
-    if (s == NULL) {
-        log_event(LOG_LEVEL_ERROR, "session-failed", LOG_STR("reason", "out of memory"), LOG_END);
+    if (settings.use == NULL) {
+        (void)close(fd);
+        log_failed_session(in, access);
         return;
     }
-    session_set_next(s, in->sessions);
-    in->sessions = s;
+    struct session *s = session_new(fd, &settings);
+    if (s == NULL) {
+        log_failed_session(in, access);
+        return;
+    }
+    list_add(in, s);
     in->counts.sessions++;
     in->counts.sessions_ever++;
     log_event(LOG_LEVEL_INFO, "session", LOG_ID("session", settings.id),
-              LOG_STR("device", access->name), LOG_STR("listener", settings.listener), LOG_END);
+              LOG_STR("device", access->name), LOG_STR("listener", at->listener->name), LOG_END);
 }
 
-static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct sockaddr *sa, int len,
-                      void *ctx)
+static void take_connection(struct intake_socket *at, int fd, const struct sockaddr *sa)
 {
-    struct intake_socket *at = ctx;
     struct intake *in = at->intake;
     struct net_address address;
     struct access access;
-    (void)l;
-    (void)len;
     if (!net_from_sockaddr(sa, &address)) {
         (void)close(fd);
         return;
@@ -276,21 +336,21 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
     access_of(in->set.config, &address, &access);
     if (!access.allowed)
         refuse_stranger(in, fd, &access);
-    else if (is_crowded(in, &access))
-        refuse_crowd(fd, &access);
+    else if (!has_room(in, &address, &access))
+        refuse_crowd(in, fd, &access);
     else
-        begin_session(in, fd, at, &access);
+        begin_session(in, fd, at, &address, &access);
 }
 
 static void set_accepting(struct intake *in, bool on)
 {
     for (size_t i = 0; i < in->socket_count; i++) {
-        if (in->sockets[i].accepting == NULL)
+        if (in->sockets[i].readable == NULL)
             continue;
         if (on)
-            (void)evconnlistener_enable(in->sockets[i].accepting);
+            (void)event_add(in->sockets[i].readable, NULL);
         else
-            (void)evconnlistener_disable(in->sockets[i].accepting);
+            (void)event_del(in->sockets[i].readable);
     }
 }
 
@@ -299,11 +359,11 @@ static void close_sockets(struct intake *in)
 {
     for (size_t i = 0; i < in->socket_count; i++) {
         struct intake_socket *at = &in->sockets[i];
-        if (at->accepting != NULL)
-            evconnlistener_free(at->accepting);
-        else if (at->fd >= 0)
+        if (at->readable != NULL)
+            event_free(at->readable);
+        if (at->fd >= 0)
             (void)close(at->fd);
-        at->accepting = NULL;
+        at->readable = NULL;
         at->fd = -1;
     }
 }
@@ -318,16 +378,46 @@ static void on_resume(evutil_socket_t fd, short what, void *ctx)
 
 /* Out of descriptors: waiting connections stay in the kernel's backlog until sessions have ended.
  */
-static void on_accept_error(struct evconnlistener *l, void *ctx)
+static void pause_accepting(struct intake_socket *at, int errnum)
 {
-    struct intake_socket *at = ctx;
     struct timeval pause = {.tv_usec = ACCEPT_PAUSE_MS * 1000};
-    int errnum = errno;
-    (void)l;
-    log_event(LOG_LEVEL_ERROR, "accept-failed", LOG_STR("listener", at->listener->name),
-              LOG_STR("reason", strerror(errnum)), LOG_END);
+    log_sparingly(at->intake, &at->intake->failures, LOG_LEVEL_ERROR, "accept-failed",
+                  LOG_STR("listener", at->listener->name), strerror(errnum));
     set_accepting(at->intake, false);
     (void)event_add(at->intake->resume, &pause);
+}
+
+/* The connection is gone again, or was never made: the next one may be fine. */
+static bool is_passing(int errnum)
+{
+    static const int passing[] = {EINTR,     ECONNABORTED, EPROTO,      ENETDOWN,   ENOPROTOOPT,
+                                  EHOSTDOWN, EHOSTUNREACH, ENETUNREACH, EOPNOTSUPP, ETIMEDOUT};
+    for (size_t i = 0; i < sizeof passing / sizeof *passing; i++) {
+        if (errnum == passing[i])
+            return true;
+    }
+    return false;
+}
+
+static void on_acceptable(evutil_socket_t fd, short what, void *ctx)
+{
+    struct intake_socket *at = ctx;
+    (void)what;
+    for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+        struct sockaddr_storage from;
+        socklen_t len = sizeof from;
+        int got = accept4(fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (got >= 0) {
+            take_connection(at, got, (const struct sockaddr *)&from);
+            continue;
+        }
+        if (errno == EAGAIN || errno == EWOULDBLOCK)
+            return;
+        if (!is_passing(errno)) {
+            pause_accepting(at, errno);
+            return;
+        }
+    }
 }
 
 static void on_stopped_event(evutil_socket_t fd, short what, void *ctx)
@@ -340,20 +430,30 @@ static void on_stopped_event(evutil_socket_t fd, short what, void *ctx)
 
 static bool start_socket(struct intake *in, struct intake_socket *at)
 {
-    at->accepting = evconnlistener_new(in->set.base, on_accept, at,
-                                       LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, at->fd);
-    if (at->accepting == NULL)
+    at->readable = event_new(in->set.base, at->fd, EV_READ | EV_PERSIST, on_acceptable, at);
+    if (at->readable == NULL || event_add(at->readable, NULL) != 0)
         return false;
-    at->fd = -1; /* the listener's now */
-    evconnlistener_set_error_cb(at->accepting, on_accept_error);
     log_event(LOG_LEVEL_INFO, "listening", LOG_STR("listener", at->listener->name),
               LOG_U64("port", intake_port(in, at->listener->name)), LOG_END);
     return true;
 }
 
+static bool make_commons(struct intake *in, struct error *err)
+{
+    struct session_commons *c = &in->commons;
+    c->limits = limits_new(random_draw());
+    c->hellos = hello_table_new(random_draw());
+    if (c->limits == NULL || c->hellos == NULL)
+        return error_set(err, ERROR_NO_ROOM, "cannot start the listeners: out of memory");
+    c->profiles = profiles_new(in->set.config, clock_wall_ms(in->set.clock), err);
+    return c->profiles != NULL;
+}
+
 bool intake_start(struct intake *in, const struct intake_settings *settings, struct error *err)
 {
     in->set = *settings;
+    if (!make_commons(in, err))
+        return false;
     in->resume = evtimer_new(settings->base, on_resume, in);
     in->stopped = evtimer_new(settings->base, on_stopped_event, in);
     bool ok = in->resume != NULL && in->stopped != NULL;
@@ -367,7 +467,7 @@ void intake_stop(struct intake *in, void (*on_stopped)(void *ctx), void *ctx)
     in->on_stopped = on_stopped;
     in->stop_ctx = ctx;
     close_sockets(in);
-    for (struct session *s = in->sessions; s != NULL; s = session_next(s))
+    for (struct session *s = in->sessions; s != NULL; s = session_links(s)->after)
         session_stop(s);
     maybe_stopped(in);
 }
@@ -378,10 +478,13 @@ void intake_free(struct intake *in)
         return;
     while (in->sessions != NULL) {
         struct session *s = in->sessions;
-        in->sessions = session_next(s);
+        list_remove(in, s);
         session_free(s);
     }
     close_sockets(in);
+    profiles_free(in->commons.profiles);
+    hello_table_free(in->commons.hellos);
+    limits_free(in->commons.limits);
     if (in->resume != NULL)
         event_free(in->resume);
     if (in->stopped != NULL)
@@ -395,18 +498,13 @@ void intake_counts(const struct intake *in, struct intake_counts *out)
     *out = in->counts;
 }
 
-static int socket_fd(const struct intake_socket *at)
-{
-    return at->accepting != NULL ? evconnlistener_get_fd(at->accepting) : at->fd;
-}
-
 uint16_t intake_port(const struct intake *in, const char *listener)
 {
     for (size_t i = 0; i < in->socket_count; i++) {
         struct sockaddr_storage sa = {0};
         socklen_t len = sizeof sa;
         if (strcmp(in->sockets[i].listener->name, listener) != 0 ||
-            getsockname(socket_fd(&in->sockets[i]), (struct sockaddr *)&sa, &len) != 0)
+            getsockname(in->sockets[i].fd, (struct sockaddr *)&sa, &len) != 0)
             continue;
         return ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
                                               : ((struct sockaddr_in *)&sa)->sin_port);

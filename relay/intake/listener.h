@@ -3,8 +3,13 @@
  *
  * Binds every [listener]; each accepted connection becomes a session (session.c) that drives a
  * server_fsm and writes into the queue. Addresses outside [devices] allow and every [device] get
- * one "554 5.7.1" and are closed. Sessions are limited in all and per device. When descriptors run
- * out, accepting pauses and comes back by itself.
+ * one "554 5.7.1" and are closed; a flood of them costs little more, and few log lines.
+ *
+ * Sessions are limited in all and per address. Where a limit is reached, the session that has been
+ * silent longest outside of a transaction makes room, when it was silent for INTAKE_IDLE_MS, or for
+ * INTAKE_MUTE_MS without ever having said a word; else the new one is told 421. So connections that
+ * somebody opens and forgets keep nobody out. When descriptors run out, accepting pauses and comes
+ * back by itself.
  */
 #ifndef OUTTRAY_RELAY_INTAKE_LISTENER_H
 #define OUTTRAY_RELAY_INTAKE_LISTENER_H
@@ -18,8 +23,12 @@
 #include "relay/base/config.h"
 #include "relay/base/stream.h"
 
+#define INTAKE_MUTE_MS 1000
+#define INTAKE_IDLE_MS 10000
+
 struct event_base;
 struct intake;
+struct logins; /* relay/intake/logins.h */
 
 struct intake_settings {
     struct event_base *base;
@@ -27,6 +36,7 @@ struct intake_settings {
     struct clock *clock;
     const struct config *config;
     struct queue *queue;
+    struct logins *logins;
     /* Octets of mail data that the route's mailboxes take today; 0 = no limit known. */
     uint64_t (*route_max_size)(void *ctx, const char *route);
     /* Something new is due. */
@@ -46,7 +56,9 @@ struct intake_counts {
  * settings but queue and callbacks is used. ERROR texts name the listener, its address and the
  * remedy. */
 struct intake *intake_bind(const struct config *config, struct error *err);
-/* Starts accepting. The settings are copied, what they point to is borrowed until intake_free(). */
+/* Starts accepting. Reads the certificates that listeners need, or makes one, which takes a moment;
+ * files are those of the user we have become. The settings are copied, what they point to is
+ * borrowed until intake_free(). */
 bool intake_start(struct intake *in, const struct intake_settings *settings, struct error *err);
 /* Stops accepting; idle sessions are told 421 and closed, transactions in mail data may finish.
  * on_stopped(ctx) is called, from the loop, when no session is left. */

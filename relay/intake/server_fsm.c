@@ -6,20 +6,28 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "relay/smtp/address.h"
+#include "relay/smtp/base64.h"
 #include "relay/smtp/command.h"
 #include "relay/smtp/header.h"
 #include "relay/smtp/maildata.h"
+#include "relay/smtp/mime.h"
+#include "relay/smtp/repair.h"
 #include "relay/smtp/trace.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 #define TLS_HANDSHAKE 0x16 /* first octet of a TLS hello */
 #define CLOSING_MAX   96
-#define REPAIRS_MAX   (HEADER_REPAIRS_MAX + 64)
-#define WRITTEN_MAX   (2 * HEADER_MAX)
+#define REPAIRS_MAX   (HEADER_REPAIRS_MAX + 256)
+#define WRITTEN_MAX   (2 * HEADER_REPLACED_MAX)
+#define DECODED_MAX   ((size_t)8192) /* mail data that is looked at in one go */
 #define TRACE_MAX     2048
+#define KEYWORDS_MAX  512
+#define SIZE_MAX_TEXT 32
+#define URGENT_FROM   4 /* MT-PRIORITY */
 
 /* ---- states ---------------------------------------------------------------------------------- */
 
@@ -27,6 +35,10 @@ enum state {
     STATE_READY,      /* no transaction */
     STATE_MAIL,       /* reverse-path known, no recipient yet */
     STATE_RCPT,       /* at least one recipient */
+    STATE_CHUNKS,     /* a chunk has come, the next BDAT has not */
+    STATE_SECURING,   /* STARTTLS was answered */
+    STATE_CHECKING,   /* the shell looks at what the device signs in with */
+    STATE_RESPONSE,   /* the device was asked while it signs in */
     STATE_OPENING,    /* DATA was read; the spool opens a message */
     STATE_DATA,       /* mail data goes into the spool */
     STATE_SWALLOW,    /* mail data is read to its end, to be refused there */
@@ -44,6 +56,10 @@ static const struct {
     [STATE_READY] = {"waiting for a command", IDLE},
     [STATE_MAIL] = {"waiting for a recipient", 0},
     [STATE_RCPT] = {"waiting for a recipient or DATA", 0},
+    [STATE_CHUNKS] = {"waiting for the next chunk of mail data", CONTENT},
+    [STATE_SECURING] = {"starting TLS", WAITS | IDLE},
+    [STATE_CHECKING] = {"checking a login", WAITS | IDLE},
+    [STATE_RESPONSE] = {"waiting for the rest of a login", IDLE},
     [STATE_OPENING] = {"opening a message in the spool", WAITS},
     [STATE_DATA] = {"receiving mail data", CONTENT},
     [STATE_SWALLOW] = {"receiving mail data that will be refused", CONTENT},
@@ -73,13 +89,34 @@ enum answer {
     ANSWER_NO_RECIPIENTS,
     ANSWER_MAIL_SYNTAX,
     ANSWER_RCPT_SYNTAX,
-    ANSWER_NOT_ASCII,
     ANSWER_TOO_LARGE,
     ANSWER_LOOP,
+    ANSWER_LONE_CR,
+    ANSWER_BINARY,
     ANSWER_NO_MEMORY,
     ANSWER_NO_ROOM,
     ANSWER_NOT_STORED,
-    ANSWER_BDAT,
+    ANSWER_CHUNKS_BEGUN,
+    ANSWER_BDAT_SYNTAX,
+    ANSWER_BDAT_NO_MEMORY,
+    ANSWER_AUTH_IN_MAIL,
+    ANSWER_AUTH_TWICE,
+    ANSWER_AUTH_NOTHING,
+    ANSWER_AUTH_UNKNOWN,
+    ANSWER_AUTH_SYNTAX,
+    ANSWER_AUTH_TOO_LONG,
+    ANSWER_AUTH_CANCELLED,
+    ANSWER_AUTH_OK,
+    ANSWER_AUTH_WRONG,
+    ANSWER_AUTH_UNAVAILABLE,
+    ANSWER_AUTH_NEEDED,
+    ANSWER_TLS_READY,
+    ANSWER_TLS_ALREADY,
+    ANSWER_TLS_NEEDED,
+    ANSWER_TLS_IN_MAIL,
+    ANSWER_TLS_AFTER_AUTH,
+    ANSWER_TOO_FAST,
+    ANSWER_WRONG_DOMAIN,
     ANSWER_HTTP,
     ANSWER_NOT_WAITED,
     ANSWER_ENDLESS_LINE,
@@ -109,17 +146,39 @@ static const struct {
     [ANSWER_NO_RECIPIENTS] = {.text = "554 5.5.1 No valid recipients"},
     [ANSWER_MAIL_SYNTAX] = {.text = "501 5.5.4 Say MAIL FROM:<address>", .bad = true},
     [ANSWER_RCPT_SYNTAX] = {.text = "501 5.5.4 Say RCPT TO:<address>", .bad = true},
-    [ANSWER_NOT_ASCII] =
-        {.text = "553 5.6.7 Use an address of ASCII characters; others are not offered"},
     [ANSWER_TOO_LARGE] = {.text = ""}, /* names the limit: too_large in struct server_fsm */
     [ANSWER_LOOP] = {.text = "554 5.4.6 Mail loop: 100 or more Received fields"},
+    [ANSWER_LONE_CR] = {.text = "554 5.6.0 A lone CR inside a header field; end lines with CR LF"},
+    [ANSWER_BINARY] = {.text = "554 5.6.1 Raw binary data (a NUL octet) in an attachment cannot be "
+                               "passed on; send it as base64"},
     [ANSWER_NO_MEMORY] = {.text = "451 4.3.0 The relay is out of memory; send it again later"},
     [ANSWER_NO_ROOM] =
         {.text = "452 4.3.1 The relay has no room for mail; free disk space or send later"},
     [ANSWER_NOT_STORED] = {.text =
                                "451 4.3.0 The relay could not store the mail; send it again later"},
-    [ANSWER_BDAT] = {.text = "502 5.5.1 BDAT is not offered; closing",
-                     .closing = "BDAT without CHUNKING"},
+    [ANSWER_CHUNKS_BEGUN] = {.text = "503 5.5.1 BDAT has begun this mail; BDAT or RSET is next"},
+    [ANSWER_BDAT_SYNTAX] = {.text = "501 5.5.4 Say BDAT octets [LAST]; closing",
+                            .closing = "BDAT without a number"},
+    [ANSWER_BDAT_NO_MEMORY] = {.text = "421 4.3.0 The relay is out of memory; send it again later",
+                               .closing = "out of memory"},
+    [ANSWER_AUTH_IN_MAIL] = {.text = "503 5.5.1 AUTH is not possible within a mail"},
+    [ANSWER_AUTH_TWICE] = {.text = "503 5.5.1 Already authenticated"},
+    [ANSWER_AUTH_NOTHING] = {.text = "501 5.5.4 Say AUTH LOGIN or AUTH PLAIN", .bad = true},
+    [ANSWER_AUTH_UNKNOWN] = {.text = "504 5.5.4 Unknown mechanism: LOGIN and PLAIN are offered"},
+    [ANSWER_AUTH_SYNTAX] = {.text = "501 5.5.2 Cannot decode this as base64", .bad = true},
+    [ANSWER_AUTH_TOO_LONG] = {.text = "500 5.5.6 Login too long", .bad = true},
+    [ANSWER_AUTH_CANCELLED] = {.text = "501 5.7.0 Authentication aborted"},
+    [ANSWER_AUTH_OK] = {.text = "235 2.7.0 Authentication successful"},
+    [ANSWER_AUTH_WRONG] = {.text = "535 5.7.8 Error: authentication failed", .bad = true},
+    [ANSWER_AUTH_UNAVAILABLE] = {.text = "454 4.7.0 Temporary authentication failure"},
+    [ANSWER_AUTH_NEEDED] = {.text = "530 5.7.0 Authentication required"},
+    [ANSWER_TLS_READY] = {.text = "220 2.0.0 Ready to start TLS"},
+    [ANSWER_TLS_ALREADY] = {.text = "503 5.5.1 TLS is active already"},
+    [ANSWER_TLS_NEEDED] = {.text = "530 5.7.0 Must issue a STARTTLS command first"},
+    [ANSWER_TLS_IN_MAIL] = {.text = "503 5.5.1 STARTTLS is not possible within a mail"},
+    [ANSWER_TLS_AFTER_AUTH] = {.text = "503 5.5.1 STARTTLS comes before AUTH"},
+    [ANSWER_TOO_FAST] = {.text = "451 4.7.1 Too many messages in a minute; send it again later"},
+    [ANSWER_WRONG_DOMAIN] = {.text = "550 5.7.1 Mail to this domain is not allowed here"},
     [ANSWER_HTTP] = {.text = "554 5.5.1 This is SMTP, not HTTP; closing",
                      .closing = "HTTP on a mail port"},
     [ANSWER_NOT_WAITED] = {.text = "554 5.5.1 Mail data after a refused DATA; closing",
@@ -138,20 +197,25 @@ struct mail {
     struct maildata_decoder decoder;
     struct header header;
     bool in_header;
-    bool started; /* an octet has come */
-    bool ended;   /* the end of mail data has come */
-    bool discard; /* SERVER_DISCARD is due */
+    bool started;        /* an octet has come */
+    bool ended;          /* the end of mail data has come */
+    bool chunked;        /* by BDAT */
+    bool last;           /* this chunk is */
+    uint64_t chunk_left; /* octets of this chunk to come */
+    bool discard;        /* SERVER_DISCARD is due */
     enum answer refusal;
     uint64_t size;        /* octets of content as sent, in CR LF form */
     uint64_t stored;      /* with what we add */
     uint64_t swallowed;   /* raw octets of refused mail data */
     struct bytes written; /* the stored header */
-    const uint8_t *store; /* what is due for the spool: in written or in buffer */
+    const uint8_t *store; /* what is due for the spool: in written or in filtered */
     size_t store_len;
-    uint8_t buffer[SERVER_CHUNK];
+    struct mime mime;
+    uint8_t buffer[DECODED_MAX];
+    uint8_t filtered[MIME_ROOM(DECODED_MAX) + MIME_ROOM(0)];
 };
 
-_Static_assert(SERVER_CHUNK <= HEADER_CHUNK_MAX, "a chunk can be fed to the header");
+_Static_assert(DECODED_MAX <= HEADER_CHUNK_MAX, "what was decoded can be fed to the header");
 
 struct server_fsm {
     char *hostname;
@@ -162,11 +226,25 @@ struct server_fsm {
     uint64_t max_size;
     uint32_t max_recipients;
     int utc_offset_minutes;
+    char *charset; /* of header fields that are neither ASCII nor UTF-8 */
+    enum server_tls tls;
+    const struct config_domains *domains; /* of recipients */
+    enum config_login auth;
+    uint32_t hide;
+    bool auth_equals;
+    bool mt_priority;
+    bool lf_dot_lf;
 
     enum state state;
-    bool greeted;      /* by EHLO: the trace says ESMTP */
-    bool begun;        /* an octet has come */
-    bool data_refused; /* the last command was DATA, and not answered 354 */
+    char *login;        /* verified, or NULL */
+    bool authenticated; /* verified or not */
+    bool silent_end;    /* silence has ended the mail data, and so the session */
+    bool discard;       /* SERVER_DISCARD is due, behind a reply */
+    bool has_lane;
+    struct bytes response; /* what the device signs in with, decoded */
+    bool greeted;          /* by EHLO: the trace says ESMTP */
+    bool begun;            /* an octet has come */
+    bool data_refused;     /* the last command was DATA, and not answered 354 */
     bool line_too_long;
     size_t line_octets; /* of the current command line, kept or not */
     size_t held;        /* octets done with but not yet consumed */
@@ -177,6 +255,7 @@ struct server_fsm {
     struct envelope envelope;
     struct mail *mail;
     char helo[SERVER_HELO_MAX + 1];
+    char secured[SERVER_TLS_TEXT_MAX]; /* TLS version and suite; "" in the clear */
     char too_large[160];
     char closing[CLOSING_MAX];
     char reply[SERVER_REPLY_MAX];
@@ -197,7 +276,8 @@ static struct mail *mail_new(void)
 
     if (m == NULL)
         return NULL;
-    memset(m, 0, offsetof(struct mail, buffer));
+    memset(m, 0, offsetof(struct mail, mime));
+    mime_begin(&m->mime, "", 0, "", 0);
     maildata_decoder_init(&m->decoder);
     header_init(&m->header);
     bytes_init(&m->written, WRITTEN_MAX);
@@ -210,6 +290,7 @@ static void server_enter(struct server_fsm *f, enum state state)
 {
     assert(f->state != STATE_CLOSED);
     if (state == STATE_READY || state == STATE_CLOSED) {
+        f->discard |= f->state == STATE_CHUNKS;
         mail_free(f->mail);
         f->mail = NULL;
     }
@@ -262,6 +343,8 @@ static void answer(struct server_fsm *f, enum answer which, struct server_effect
 
 static enum answer answer_to(const struct error *err)
 {
+    if (err->kind == ERROR_BUSY)
+        return ANSWER_TOO_FAST;
     return err->kind == ERROR_NO_ROOM || err->kind == ERROR_LIMIT ? ANSWER_NO_ROOM
                                                                   : ANSWER_NOT_STORED;
 }
@@ -291,8 +374,10 @@ static bool transaction_begin(struct server_fsm *f)
 
     envelope_done(e);
     f->asked = 0;
+    f->has_lane = false;
     server_enter(f, STATE_READY);
-    return envelope_set(&e->device, f->device) && envelope_set(&e->client, f->client) &&
+    return envelope_set(&e->login, f->login != NULL ? f->login : "") &&
+           envelope_set(&e->device, f->device) && envelope_set(&e->client, f->client) &&
            envelope_set(&e->listener, f->listener) && envelope_set(&e->helo, f->helo);
 }
 
@@ -317,19 +402,51 @@ static void set_helo(struct server_fsm *f, struct command_text name)
     }
 }
 
+static bool shows(const struct server_fsm *f, enum config_keyword keyword)
+{
+    return (f->hide & keyword) == 0;
+}
+
+/* The lines between the first and the last. */
+static void list_keywords(const struct server_fsm *f, char text[KEYWORDS_MAX])
+{
+    bool auth = f->auth != CONFIG_LOGIN_OFF && shows(f, CONFIG_KEYWORD_AUTH);
+    char size[SIZE_MAX_TEXT];
+    const struct {
+        bool shown;
+        const char *line;
+    } lines[] = {
+        {shows(f, CONFIG_KEYWORD_PIPELINING), "PIPELINING"},
+        {shows(f, CONFIG_KEYWORD_SIZE), size},
+        {f->tls != SERVER_TLS_NONE && f->secured[0] == '\0' && shows(f, CONFIG_KEYWORD_STARTTLS),
+         "STARTTLS"},
+        {auth, "AUTH LOGIN PLAIN"},
+        {auth && f->auth_equals, "AUTH=LOGIN PLAIN"},
+        {shows(f, CONFIG_KEYWORD_8BITMIME), "8BITMIME"},
+        {true, "ENHANCEDSTATUSCODES"},
+        {shows(f, CONFIG_KEYWORD_DSN), "DSN"},
+        {shows(f, CONFIG_KEYWORD_SMTPUTF8), "SMTPUTF8"},
+        {shows(f, CONFIG_KEYWORD_CHUNKING), "CHUNKING"},
+        {f->mt_priority, "MT-PRIORITY"},
+    };
+    size_t len = 0;
+
+    snprintf(size, sizeof(size), "SIZE %" PRIu64, f->max_size);
+    for (size_t i = 0; i < COUNT(lines); i++) {
+        if (lines[i].shown)
+            len += (size_t)snprintf(text + len, KEYWORDS_MAX - len, "250-%s\r\n", lines[i].line);
+    }
+}
+
 static void run_ehlo(struct server_fsm *f, const struct command *c, struct server_effect *out)
 {
+    char text[KEYWORDS_MAX] = "";
+
     transaction_reset(f);
     set_helo(f, c->argument);
     f->greeted = true;
-    reply(f, out,
-          "250-%s\r\n"
-          "250-PIPELINING\r\n"
-          "250-SIZE %" PRIu64 "\r\n"
-          "250-8BITMIME\r\n"
-          "250-ENHANCEDSTATUSCODES\r\n"
-          "250 HELP",
-          f->hostname, f->max_size);
+    list_keywords(f, text);
+    reply(f, out, "250-%s\r\n%s250 HELP", f->hostname, text);
 }
 
 static void run_helo(struct server_fsm *f, const struct command *c, struct server_effect *out)
@@ -352,6 +469,15 @@ static bool keep_text(char **field, struct command_text text)
     return envelope_set_n(field, text.p, text.len);
 }
 
+/* RFC 6710, in three lanes. Between them the device's own lane counts. */
+static void keep_priority(struct server_fsm *f, const struct command_parameters *p)
+{
+    f->has_lane =
+        f->mt_priority && p->has_priority && (p->priority < 0 || p->priority >= URGENT_FROM);
+    if (f->has_lane)
+        f->envelope.lane = p->priority < 0 ? LANE_BULK : LANE_URGENT;
+}
+
 static bool keep_mail_parameters(struct envelope *e, const struct command_parameters *p)
 {
     const char *ret = p->ret.len == 0                            ? ""
@@ -372,12 +498,12 @@ static void run_mail(struct server_fsm *f, const struct command *c, struct serve
     struct envelope *e = &f->envelope;
     bool ready = transaction_begin(f);
 
-    if (!command_split_path(c->argument, "FROM", &path, &text))
+    if (f->auth == CONFIG_LOGIN_REQUIRED && f->login == NULL)
+        answer(f, ANSWER_AUTH_NEEDED, out);
+    else if (!command_split_path(c->argument, "FROM", &path, &text))
         answer(f, ANSWER_MAIL_SYNTAX, out);
     else if (!address_parse(path.p, path.len, ADDRESS_REVERSE_PATH, &a, &problem))
         reply(f, out, "501 5.1.7 Sender address refused: %s", problem);
-    else if (a.utf8)
-        answer(f, ANSWER_NOT_ASCII, out);
     else if (!command_parameters(text, COMMAND_MAIL, &p, &problem))
         reply(f, out, "555 5.5.4 MAIL parameter refused: %s", problem);
     else if (f->max_size > 0 && p.has_size && p.size > f->max_size)
@@ -385,6 +511,8 @@ static void run_mail(struct server_fsm *f, const struct command *c, struct serve
     else if (!ready || !envelope_set(&e->reverse_path, a.path) || !keep_mail_parameters(e, &p))
         answer(f, ANSWER_NO_MEMORY, out);
     else {
+        e->smtputf8 = p.smtputf8 || a.utf8;
+        keep_priority(f, &p);
         server_enter(f, STATE_MAIL);
         answer(f, ANSWER_SENDER_OK, out);
     }
@@ -424,6 +552,28 @@ static void add_recipient(struct server_fsm *f, const char *path,
     answer(f, ANSWER_RECIPIENT_OK, out);
 }
 
+/* ".example.com" of the list stands for what is below it. */
+static bool is_domain_of(const char *domain, const char *listed)
+{
+    size_t len = strlen(domain);
+    size_t tail = strlen(listed);
+
+    if (listed[0] != '.')
+        return strcasecmp(domain, listed) == 0;
+    return len > tail && strcasecmp(domain + len - tail, listed) == 0;
+}
+
+static bool may_go_to(const struct server_fsm *f, const char *domain)
+{
+    if (f->domains == NULL || f->domains->count == 0)
+        return true;
+    for (size_t i = 0; i < f->domains->count; i++) {
+        if (is_domain_of(domain, f->domains->list[i]))
+            return true;
+    }
+    return false;
+}
+
 static void run_rcpt(struct server_fsm *f, const struct command *c, struct server_effect *out)
 {
     struct command_text path;
@@ -437,18 +587,24 @@ static void run_rcpt(struct server_fsm *f, const struct command *c, struct serve
         answer(f, ANSWER_RCPT_SYNTAX, out);
     else if (!address_parse(path.p, path.len, ADDRESS_FORWARD_PATH, &a, &problem))
         reply(f, out, "501 5.1.3 Recipient address refused: %s", problem);
-    else if (a.utf8)
-        answer(f, ANSWER_NOT_ASCII, out);
     else if (!command_parameters(text, COMMAND_RCPT, &p, &problem))
         reply(f, out, "555 5.5.4 RCPT parameter refused: %s", problem);
-    else
+    else if (!may_go_to(f, a.path + a.domain))
+        answer(f, ANSWER_WRONG_DOMAIN, out);
+    else {
+        f->envelope.smtputf8 |= a.utf8;
         add_recipient(f, a.path, &p, out);
+    }
 }
 
 static void run_data(struct server_fsm *f, const struct command *c, struct server_effect *out)
 {
     (void)c;
     f->data_refused = true;
+    if (f->state == STATE_CHUNKS) {
+        answer(f, ANSWER_CHUNKS_BEGUN, out);
+        return;
+    }
     if (f->state == STATE_READY) {
         answer(f, ANSWER_NEEDS_MAIL, out);
         return;
@@ -464,6 +620,151 @@ static void run_data(struct server_fsm *f, const struct command *c, struct serve
     }
     server_enter(f, STATE_OPENING);
     *out = (struct server_effect){.kind = SERVER_OPEN};
+}
+
+/* A chunk that is refused is read all the same: what stands behind it is the next command. */
+static void begin_chunks(struct server_fsm *f, struct mail *m, struct server_effect *out)
+{
+    f->mail = m;
+    m->chunked = true;
+    m->started = true;
+    maildata_decoder_init_chunks(&m->decoder);
+    if (f->state == STATE_RCPT) {
+        server_enter(f, STATE_OPENING);
+        *out = (struct server_effect){.kind = SERVER_OPEN};
+        return;
+    }
+    m->refusal = f->state == STATE_READY ? ANSWER_NEEDS_MAIL
+                 : f->asked > 0          ? ANSWER_NO_RECIPIENTS
+                                         : ANSWER_NEEDS_RCPT;
+    server_enter(f, STATE_SWALLOW);
+}
+
+static void run_bdat(struct server_fsm *f, const struct command *c, struct server_effect *out)
+{
+    bool begun = f->state == STATE_CHUNKS;
+    struct mail *m;
+    uint64_t octets;
+    bool last;
+
+    if (!command_chunk(c->argument, &octets, &last)) {
+        answer(f, ANSWER_BDAT_SYNTAX, out);
+        return;
+    }
+    m = begun ? f->mail : mail_new();
+    if (m == NULL) {
+        answer(f, ANSWER_BDAT_NO_MEMORY, out);
+        return;
+    }
+    m->chunk_left = octets;
+    m->last = last;
+    if (begun)
+        server_enter(f, STATE_DATA);
+    else
+        begin_chunks(f, m, out);
+}
+
+/* ---- signing in ------------------------------------------------------------------------------ */
+
+static void forget_response(struct server_fsm *f)
+{
+    if (f->response.data != NULL)
+        explicit_bzero(f->response.data, f->response.cap);
+    bytes_done(&f->response);
+}
+
+/* "=" is how nothing is written where a blank would end the line. Where any login will do, what is
+ * no base64 will do as well. */
+static bool decode_response(struct server_fsm *f, struct command_text text)
+{
+    uint8_t *room;
+    size_t len = 0;
+
+    forget_response(f);
+    room = bytes_reserve(&f->response, text.len + 1);
+    if (room == NULL)
+        return false;
+    if ((text.len != 1 || text.p[0] != '=') && !base64_decode(text.p, text.len, room, &len)) {
+        if (f->auth != CONFIG_LOGIN_ANY)
+            return false;
+        memcpy(room, text.p, text.len);
+        len = text.len;
+    }
+    f->response.len = len;
+    return true;
+}
+
+static void ask_for_check(struct server_fsm *f, const char *mechanism, bool has_response,
+                          struct server_effect *out)
+{
+    server_enter(f, STATE_CHECKING);
+    *out = (struct server_effect){.kind = SERVER_AUTH,
+                                  .text = mechanism,
+                                  .text_len = mechanism != NULL ? strlen(mechanism) : 0,
+                                  .data = has_response ? f->response.data : NULL,
+                                  .data_len = has_response ? f->response.len : 0};
+}
+
+static void run_auth(struct server_fsm *f, const struct command *c, struct server_effect *out)
+{
+    static const char *const mechanisms[] = {"LOGIN", "PLAIN"};
+    struct command_text response = c->argument;
+    struct command_text name = command_word(&response);
+    const char *mechanism = NULL;
+
+    for (size_t i = 0; i < COUNT(mechanisms); i++) {
+        if (name.len == strlen(mechanisms[i]) && strncasecmp(name.p, mechanisms[i], name.len) == 0)
+            mechanism = mechanisms[i];
+    }
+    if (f->auth == CONFIG_LOGIN_OFF)
+        answer(f, ANSWER_NOT_OFFERED, out);
+    else if (f->authenticated)
+        answer(f, ANSWER_AUTH_TWICE, out);
+    else if (mechanism == NULL)
+        answer(f, name.len > 0 ? ANSWER_AUTH_UNKNOWN : ANSWER_AUTH_NOTHING, out);
+    else if (!decode_response(f, response))
+        answer(f, ANSWER_AUTH_SYNTAX, out);
+    else
+        ask_for_check(f, mechanism, response.len > 0, out);
+}
+
+/* A line that the device was asked for. */
+static void run_response(struct server_fsm *f, const char *p, size_t len, struct server_effect *out)
+{
+    struct command_text rest = {p, len};
+    struct command_text response = command_word(&rest);
+    enum answer wrong = ANSWER_COUNT;
+
+    if (f->line_too_long)
+        wrong = ANSWER_AUTH_TOO_LONG;
+    else if (response.len == 1 && response.p[0] == '*')
+        wrong = ANSWER_AUTH_CANCELLED;
+    else if (!decode_response(f, response))
+        wrong = ANSWER_AUTH_SYNTAX;
+    if (wrong == ANSWER_COUNT) {
+        ask_for_check(f, NULL, true, out);
+        return;
+    }
+    forget_response(f);
+    server_enter(f, STATE_READY);
+    answer(f, wrong, out);
+}
+
+/* A parameter is not allowed and does no harm. */
+static void run_starttls(struct server_fsm *f, const struct command *c, struct server_effect *out)
+{
+    (void)c;
+    if (f->tls == SERVER_TLS_NONE) {
+        answer(f, ANSWER_NOT_OFFERED, out);
+    } else if (f->secured[0] != '\0') {
+        answer(f, ANSWER_TLS_ALREADY, out);
+    } else if (f->authenticated) {
+        answer(f, ANSWER_TLS_AFTER_AUTH, out);
+    } else {
+        answer(f, ANSWER_TLS_READY, out);
+        out->kind = SERVER_START_TLS;
+        server_enter(f, STATE_SECURING);
+    }
 }
 
 #define IN_TRANSACTION (1U << STATE_MAIL | 1U << STATE_RCPT)
@@ -490,18 +791,29 @@ static const struct {
     [COMMAND_EXPN] = {.fixed = ANSWER_NOT_OFFERED},
     [COMMAND_ETRN] = {.fixed = ANSWER_NOT_OFFERED},
     [COMMAND_TURN] = {.fixed = ANSWER_NOT_OFFERED},
-    [COMMAND_AUTH] = {.fixed = ANSWER_NOT_OFFERED},
-    [COMMAND_STARTTLS] = {.fixed = ANSWER_NOT_OFFERED},
-    [COMMAND_BDAT] = {.fixed = ANSWER_BDAT},
+    [COMMAND_AUTH] = {.run = run_auth, .allowed = 1U << STATE_READY, .wrong = ANSWER_AUTH_IN_MAIL},
+    [COMMAND_STARTTLS] = {.run = run_starttls,
+                          .allowed = 1U << STATE_READY,
+                          .wrong = ANSWER_TLS_IN_MAIL},
+    [COMMAND_BDAT] = {.run = run_bdat},
     [COMMAND_SEND] = {.fixed = ANSWER_NOT_OFFERED},
     [COMMAND_HTTP] = {.fixed = ANSWER_HTTP},
 };
 
 _Static_assert(COUNT(commands) == COMMAND_COUNT, "every verb has its row");
 
+/* What a login or a mail begins with. */
+static bool lacks_tls(const struct server_fsm *f, enum command_verb verb)
+{
+    return f->tls == SERVER_TLS_REQUIRED && f->secured[0] == '\0' &&
+           (verb == COMMAND_MAIL || verb == COMMAND_AUTH);
+}
+
 static void run_command(struct server_fsm *f, const struct command *c, struct server_effect *out)
 {
-    if (commands[c->verb].allowed != 0 && (commands[c->verb].allowed & 1U << f->state) == 0)
+    if (lacks_tls(f, c->verb))
+        answer(f, ANSWER_TLS_NEEDED, out);
+    else if (commands[c->verb].allowed != 0 && (commands[c->verb].allowed & 1U << f->state) == 0)
         answer(f, commands[c->verb].wrong, out);
     else if (commands[c->verb].run != NULL)
         commands[c->verb].run(f, c, out);
@@ -551,6 +863,14 @@ static void run_line(struct server_fsm *f, const char *p, size_t len, struct ser
         run_command(f, &c, out);
 }
 
+/* It may hold a password. */
+static void wipe_line(struct server_fsm *f)
+{
+    if (f->line.len > 0)
+        explicit_bzero(f->line.data, f->line.len);
+    bytes_clear(&f->line);
+}
+
 /* A bare LF ends a line too, and so does CR CR LF. */
 static void end_line(struct server_fsm *f, struct server_effect *out)
 {
@@ -559,8 +879,11 @@ static void end_line(struct server_fsm *f, struct server_effect *out)
 
     for (; len > 0 && (p[len - 1] == '\n' || p[len - 1] == '\r'); len--)
         ;
-    run_line(f, len > 0 ? p : "", len, out);
-    bytes_clear(&f->line);
+    if (f->state == STATE_RESPONSE)
+        run_response(f, len > 0 ? p : "", len, out);
+    else
+        run_line(f, len > 0 ? p : "", len, out);
+    wipe_line(f);
     f->line_too_long = false;
     f->line_octets = 0;
 }
@@ -630,13 +953,27 @@ static bool keep_facts(struct server_fsm *f, const char *message_id)
            envelope_set(&f->envelope.repairs, f->mail->header.repairs);
 }
 
+/* RFC 3848 and RFC 6531; a login that anybody could have made up is none. */
+static const char *protocol_name(const struct server_fsm *f)
+{
+    static const char *const names[2][2][2] = {
+        {{"ESMTP", "ESMTPA"}, {"ESMTPS", "ESMTPSA"}},
+        {{"UTF8SMTP", "UTF8SMTPA"}, {"UTF8SMTPS", "UTF8SMTPSA"}},
+    };
+
+    if (!f->greeted && f->login == NULL)
+        return "SMTP";
+    return names[f->envelope.smtputf8][f->secured[0] != '\0'][f->login != NULL];
+}
+
 static bool write_trace(const struct server_fsm *f, uint64_t wall_ms, struct bytes *out)
 {
     const struct envelope *e = &f->envelope;
     struct trace trace = {.helo = f->helo,
                           .client = f->client_literal,
                           .hostname = f->hostname,
-                          .protocol = f->greeted ? "ESMTP" : "SMTP",
+                          .protocol = protocol_name(f),
+                          .tls = f->secured,
                           .recipient =
                               e->recipient_count == 1 ? e->recipients[0].forward_path : NULL,
                           .id = f->mail->id,
@@ -651,17 +988,86 @@ static bool write_header(struct server_fsm *f, uint64_t wall_ms)
     struct mail *m = f->mail;
     char date[TRACE_DATE_MAX];
     char message_id[TRACE_MESSAGE_ID_MAX];
+    struct repair_facts facts = {.date = date,
+                                 .message_id = message_id,
+                                 .reverse_path = f->envelope.reverse_path,
+                                 .device = f->envelope.device,
+                                 .hostname = f->hostname,
+                                 .charset = f->charset,
+                                 .smtputf8 = f->envelope.smtputf8};
     struct bytes received;
     bool ok;
 
     bytes_init(&received, TRACE_MAX);
     trace_date(wall_ms, f->utc_offset_minutes, date);
     trace_message_id(m->id, wall_ms, f->hostname, message_id);
-    ok = write_trace(f, wall_ms, &received) && header_repair(&m->header, date, message_id) &&
+    ok = write_trace(f, wall_ms, &received) && repair_header(&m->header, &facts) &&
          keep_facts(f, message_id) &&
          header_write(&m->header, &received, &m->written, &f->envelope.header_size);
     bytes_done(&received);
     return ok;
+}
+
+static const char *value_of(const struct header *h, enum header_name name, size_t *out_len)
+{
+    const struct header_field *field = header_find(h, name);
+
+    *out_len = 0;
+    return field != NULL ? header_value(h, field, out_len) : "";
+}
+
+/* The body begins; what came of it with the header goes out behind that. */
+static bool begin_body(struct mail *m)
+{
+    size_t type_len;
+    size_t encoding_len;
+    const char *type = value_of(&m->header, HEADER_CONTENT_TYPE, &type_len);
+    const char *encoding = value_of(&m->header, HEADER_CONTENT_TRANSFER_ENCODING, &encoding_len);
+    size_t left;
+    const uint8_t *rest = header_rest(&m->header, &left);
+
+    if (m->header.state == HEADER_TOO_LARGE) /* passes with all that follows */
+        mime_begin(&m->mime, "message/rfc822", strlen("message/rfc822"), "", 0);
+    else
+        mime_begin(&m->mime, type, type_len, encoding, encoding_len);
+    while (left > 0) {
+        size_t n = left < DECODED_MAX ? left : DECODED_MAX;
+        uint8_t *to = bytes_reserve(&m->written, MIME_ROOM(n));
+
+        if (to == NULL)
+            return false;
+        m->written.len += mime_filter(&m->mime, rest, n, to);
+        rest += n;
+        left -= n;
+    }
+    return true;
+}
+
+/* A lone CR within a field, where other lines end in LF: to make it a line end there would let it
+ * forge fields. */
+static bool has_lone_cr(const struct mail *m)
+{
+    const struct maildata_quirks *q = &m->decoder.quirks;
+    const uint8_t *p = m->header.text.data;
+    size_t lines = 0;
+
+    if (!q->bare_cr || m->header.state != HEADER_DONE)
+        return false;
+    for (size_t i = 0; i < m->header.end; i++)
+        lines += p[i] == '\n';
+    return q->first_bare_cr < lines && q->first_lf < lines;
+}
+
+static void take_body(struct server_fsm *f, size_t len)
+{
+    struct mail *m = f->mail;
+
+    m->store = m->filtered;
+    m->store_len = mime_filter(&m->mime, m->buffer, len, m->filtered);
+    if (m->ended)
+        m->store_len += mime_finish(&m->mime, m->filtered + m->store_len);
+    if (m->mime.binary)
+        refuse_mail(f, ANSWER_BINARY, true);
 }
 
 /* The header is as it will be; what is stored of it goes out first. */
@@ -674,8 +1080,16 @@ static void end_of_header(struct server_fsm *f, uint64_t wall_ms)
         refuse_mail(f, ANSWER_LOOP, true);
         return;
     }
-    if (m->header.state == HEADER_NO_MEMORY || !write_header(f, wall_ms)) {
+    if (has_lone_cr(m)) {
+        refuse_mail(f, ANSWER_LONE_CR, true);
+        return;
+    }
+    if (m->header.state == HEADER_NO_MEMORY || !write_header(f, wall_ms) || !begin_body(m)) {
         refuse_mail(f, ANSWER_NO_MEMORY, true);
+        return;
+    }
+    if (m->mime.binary) {
+        refuse_mail(f, ANSWER_BINARY, true);
         return;
     }
     header_done(&m->header);
@@ -694,8 +1108,7 @@ static void take_content(struct server_fsm *f, size_t len, uint64_t wall_ms)
     if (f->max_size > 0 && m->size > f->max_size) {
         refuse_mail(f, ANSWER_TOO_LARGE, true);
     } else if (!m->in_header) {
-        m->store = m->buffer;
-        m->store_len = len;
+        take_body(f, len);
     } else {
         enum header_state state = header_feed(&m->header, m->buffer, len);
 
@@ -709,10 +1122,22 @@ static void take_content(struct server_fsm *f, size_t len, uint64_t wall_ms)
 static bool add_repairs(struct server_fsm *f)
 {
     const struct maildata_quirks *q = &f->mail->decoder.quirks;
+    const struct mime_quirks *mime = &f->mail->mime.quirks;
     const struct {
         const char *name;
         bool seen;
-    } quirks[] = {{"bare_lf", q->bare_lf}, {"bare_cr", q->bare_cr}, {"cr_cr_lf", q->cr_cr_lf}};
+    } quirks[] = {{"long_base64", mime->long_base64},
+                  {"long_quoted", mime->long_quoted},
+                  {"long_text", mime->long_text},
+                  {"long_lines_kept", mime->long_other},
+                  {"long_part_header", mime->long_field},
+                  {"nul", mime->nul},
+                  {"message_partial", mime->partial},
+                  {"mime_too_deep", mime->too_deep},
+                  {"bare_lf", q->bare_lf},
+                  {"bare_cr", q->bare_cr},
+                  {"cr_cr_lf", q->cr_cr_lf},
+                  {"lf_dot_lf", f->silent_end}};
     char text[REPAIRS_MAX];
     size_t len = strlen(f->envelope.repairs);
 
@@ -742,12 +1167,20 @@ static void commit(struct server_fsm *f, uint64_t wall_ms, struct server_effect 
     *out = (struct server_effect){.kind = SERVER_COMMIT};
 }
 
+/* A device that could not end its mail data properly will not go on properly. */
+static void end_silently(struct server_fsm *f, struct server_effect *out)
+{
+    if (f->silent_end && f->state != STATE_CLOSED)
+        close_with(f, out, "LF . LF and silence");
+}
+
 static void end_refused_mail(struct server_fsm *f, struct server_effect *out)
 {
     enum answer refusal = f->mail->refusal;
 
     server_enter(f, STATE_READY);
     answer(f, refusal, out);
+    end_silently(f, out);
 }
 
 static void store_next(struct mail *m, struct server_effect *out)
@@ -760,10 +1193,31 @@ static void store_next(struct mail *m, struct server_effect *out)
     m->stored += len;
 }
 
+static bool chunk_is_over(const struct mail *m)
+{
+    return m->chunked && m->chunk_left == 0;
+}
+
 /* True when something is due before more mail data may be read. */
 static bool mail_is_due(const struct mail *m)
 {
-    return m->store_len > 0 || m->discard || m->ended;
+    return m->store_len > 0 || m->discard || m->ended || chunk_is_over(m);
+}
+
+static void end_chunk(struct server_fsm *f, struct server_effect *out)
+{
+    server_enter(f, STATE_CHUNKS);
+    reply(f, out, "250 2.0.0 Ok: chunk received");
+}
+
+/* What the last chunk has left undecided. May take several rounds. */
+static void finish_chunks(struct server_fsm *f, uint64_t wall_ms)
+{
+    struct mail *m = f->mail;
+    size_t got = 0;
+
+    m->ended = maildata_finish(&m->decoder, m->buffer, sizeof(m->buffer), &got);
+    take_content(f, got, wall_ms);
 }
 
 static void mail_effect(struct server_fsm *f, uint64_t wall_ms, struct server_effect *out)
@@ -777,6 +1231,10 @@ static void mail_effect(struct server_fsm *f, uint64_t wall_ms, struct server_ef
         store_next(m, out);
     } else if (f->state == STATE_SWALLOW) {
         end_refused_mail(f, out);
+    } else if (m->chunked && !m->last) {
+        end_chunk(f, out);
+    } else if (m->chunked && !m->ended) {
+        finish_chunks(f, wall_ms);
     } else {
         commit(f, wall_ms, out);
     }
@@ -792,6 +1250,11 @@ static void count_swallowed(struct server_fsm *f, size_t len, struct server_effe
     close_with(f, out, "refused mail data did not end");
 }
 
+static size_t chunk_octets(const struct mail *m, size_t len)
+{
+    return m->chunked && m->chunk_left < len ? (size_t)m->chunk_left : len;
+}
+
 static size_t step_mail(struct server_fsm *f, const uint8_t *data, size_t len, uint64_t wall_ms,
                         struct server_effect *out)
 {
@@ -802,8 +1265,10 @@ static size_t step_mail(struct server_fsm *f, const uint8_t *data, size_t len, u
     if (!mail_is_due(m) && len > 0) {
         bytes_done(&m->written);
         m->started = true;
-        m->ended =
-            maildata_decode(&m->decoder, data, len, &used, m->buffer, sizeof(m->buffer), &got);
+        m->ended = maildata_decode(&m->decoder, data, chunk_octets(m, len), &used, m->buffer,
+                                   sizeof(m->buffer), &got);
+        if (m->chunked)
+            m->chunk_left -= used;
         take_content(f, got, wall_ms);
     }
     if (mail_is_due(m))
@@ -828,12 +1293,21 @@ struct server_fsm *server_fsm_new(const struct server_settings *settings)
     f->client_literal = strdup(settings->client_literal);
     f->device = strdup(settings->device);
     f->listener = strdup(settings->listener);
+    f->charset = strdup(settings->charset != NULL ? settings->charset : "");
     f->max_size = settings->max_size;
     f->max_recipients = settings->max_recipients;
     f->utc_offset_minutes = settings->utc_offset_minutes;
+    f->tls = settings->tls;
+    f->domains = settings->recipient_domains;
+    f->auth = settings->auth;
+    f->hide = settings->hide;
+    f->auth_equals = settings->auth_equals;
+    f->mt_priority = settings->mt_priority;
+    f->lf_dot_lf = settings->lf_dot_lf;
+    bytes_init(&f->response, SERVER_LINE_MAX + 1);
     format_too_large(f);
     if (f->hostname == NULL || f->client == NULL || f->client_literal == NULL ||
-        f->device == NULL || f->listener == NULL) {
+        f->device == NULL || f->listener == NULL || f->charset == NULL) {
         server_fsm_free(f);
         return NULL;
     }
@@ -846,12 +1320,16 @@ void server_fsm_free(struct server_fsm *f)
         return;
     mail_free(f->mail);
     envelope_done(&f->envelope);
+    wipe_line(f);
     bytes_done(&f->line);
+    forget_response(f);
+    free(f->login);
     free(f->hostname);
     free(f->client);
     free(f->client_literal);
     free(f->device);
     free(f->listener);
+    free(f->charset);
     free(f);
 }
 
@@ -862,14 +1340,29 @@ void server_fsm_start(struct server_fsm *f, struct server_effect *out)
 
 static bool is_command_state(enum state state)
 {
-    return state == STATE_READY || state == STATE_MAIL || state == STATE_RCPT;
+    return state == STATE_READY || state == STATE_MAIL || state == STATE_RCPT ||
+           state == STATE_CHUNKS || state == STATE_RESPONSE;
+}
+
+/* An effect that needs no further input, once the answer that is due has come. */
+static bool effect_is_due(const struct server_fsm *f)
+{
+    if (f->discard)
+        return true;
+    return f->mail != NULL && f->state != STATE_COMMITTING && f->state != STATE_CHUNKS &&
+           mail_is_due(f->mail);
+}
+
+static void take_discard(struct server_fsm *f, struct server_effect *out)
+{
+    f->discard = false;
+    *out = (struct server_effect){.kind = SERVER_DISCARD};
 }
 
 void server_fsm_step(struct server_fsm *f, const uint8_t *data, size_t len, uint64_t wall_ms,
                      size_t *out_used, struct server_effect *out)
 {
     size_t used = f->held < len ? f->held : len;
-    bool due;
 
     *out = (struct server_effect){.kind = SERVER_NOTHING};
     *out_used = 0;
@@ -878,14 +1371,24 @@ void server_fsm_step(struct server_fsm *f, const uint8_t *data, size_t len, uint
     if (f->state == STATE_CLOSED || server_fsm_is_waiting(f))
         return;
     do {
-        if (!is_command_state(f->state))
+        if (f->discard)
+            take_discard(f, out);
+        else if (!is_command_state(f->state))
             used += step_mail(f, data + used, len - used, wall_ms, out);
         else if (used < len)
             used += step_command(f, data + used, len - used, out);
-    } while (out->kind == SERVER_NOTHING && used < len);
-    due = f->mail != NULL && !server_fsm_is_waiting(f) && mail_is_due(f->mail);
-    f->held = due && used > 0 ? 1 : 0;
+    } while (out->kind == SERVER_NOTHING && (used < len || effect_is_due(f)));
+    f->held = effect_is_due(f) && used > 0 ? 1 : 0;
     *out_used = used - f->held;
+}
+
+/* The reply comes at the chunk's end. */
+static void chunks_opened(struct server_fsm *f, uint64_t id, const struct error *err)
+{
+    f->mail->id = id;
+    if (err != NULL)
+        f->mail->refusal = answer_to(err);
+    server_enter(f, err != NULL ? STATE_SWALLOW : STATE_DATA);
 }
 
 void server_fsm_opened(struct server_fsm *f, uint64_t id, const struct error *err,
@@ -894,6 +1397,10 @@ void server_fsm_opened(struct server_fsm *f, uint64_t id, const struct error *er
     *out = (struct server_effect){.kind = SERVER_NOTHING};
     if (f->state != STATE_OPENING)
         return;
+    if (f->mail->chunked) {
+        chunks_opened(f, id, err);
+        return;
+    }
     if (err != NULL) {
         server_enter(f, STATE_READY);
         answer(f, answer_to(err), out);
@@ -922,11 +1429,106 @@ void server_fsm_committed(struct server_fsm *f, uint64_t id, const struct error 
     server_enter(f, STATE_READY);
     if (err != NULL) {
         answer(f, answer_to(err), out);
-        return;
+    } else {
+        f->bad = 0;
+        trace_id(id, text);
+        reply(f, out, "250 2.0.0 Ok: queued as %s", text);
     }
-    f->bad = 0;
-    trace_id(id, text);
-    reply(f, out, "250 2.0.0 Ok: queued as %s", text);
+    end_silently(f, out);
+}
+
+bool server_fsm_awaits_silence(const struct server_fsm *f)
+{
+    return f->lf_dot_lf && (f->state == STATE_DATA || f->state == STATE_SWALLOW) &&
+           !f->mail->ended && maildata_is_lf_dot_lf(&f->mail->decoder) &&
+           (f->state == STATE_SWALLOW || !mime_boundary_is_open(&f->mail->mime));
+}
+
+void server_fsm_silence(struct server_fsm *f, uint64_t ms, uint64_t wall_ms,
+                        struct server_effect *out)
+{
+    *out = (struct server_effect){.kind = SERVER_NOTHING};
+    if (ms < SERVER_LF_DOT_LF_MS || !server_fsm_awaits_silence(f))
+        return;
+    f->silent_end = true;
+    f->mail->ended = true;
+    take_content(f, 0, wall_ms);
+    mail_effect(f, wall_ms, out);
+}
+
+void server_fsm_challenge(struct server_fsm *f, const void *question, size_t len,
+                          struct server_effect *out)
+{
+    char text[BASE64_LENGTH(SERVER_QUESTION_MAX) + 1];
+
+    *out = (struct server_effect){.kind = SERVER_NOTHING};
+    if (f->state != STATE_CHECKING)
+        return;
+    assert(len <= SERVER_QUESTION_MAX);
+    forget_response(f);
+    base64_encode(question, len, text);
+    text[BASE64_LENGTH(len)] = '\0';
+    server_enter(f, STATE_RESPONSE);
+    reply(f, out, "334 %s", text);
+}
+
+/* False without memory: then nothing has changed. */
+static bool become(struct server_fsm *f, const struct server_identity *who)
+{
+    char *device = strdup(who->device);
+    char *login = strdup(who->login);
+
+    if (device == NULL || login == NULL) {
+        free(device);
+        free(login);
+        return false;
+    }
+    free(f->device);
+    free(f->login);
+    f->device = device;
+    f->login = login;
+    f->max_size = who->max_size;
+    f->max_recipients = who->max_recipients;
+    f->domains = who->recipient_domains;
+    f->mt_priority = who->mt_priority;
+    format_too_large(f);
+    return true;
+}
+
+void server_fsm_checked(struct server_fsm *f, enum server_check check,
+                        const struct server_identity *who, struct server_effect *out)
+{
+    *out = (struct server_effect){.kind = SERVER_NOTHING};
+    if (f->state != STATE_CHECKING)
+        return;
+    forget_response(f);
+    server_enter(f, STATE_READY);
+    if (check == SERVER_CHECK_VERIFIED && !become(f, who))
+        check = SERVER_CHECK_UNAVAILABLE;
+    if (check == SERVER_CHECK_VERIFIED || f->auth == CONFIG_LOGIN_ANY) {
+        f->authenticated = true;
+        answer(f, ANSWER_AUTH_OK, out);
+    } else {
+        answer(f, check == SERVER_CHECK_WRONG ? ANSWER_AUTH_WRONG : ANSWER_AUTH_UNAVAILABLE, out);
+    }
+}
+
+bool server_fsm_has_lane(const struct server_fsm *f)
+{
+    return f->has_lane;
+}
+
+void server_fsm_secured(struct server_fsm *f, const char *text)
+{
+    if (f->state == STATE_CLOSED)
+        return;
+    snprintf(f->secured, sizeof(f->secured), "%s", text);
+    transaction_reset(f);
+    f->helo[0] = '\0';
+    f->greeted = false;
+    f->begun = false;
+    f->empty = 0;
+    f->held = 0;
 }
 
 void server_fsm_shut(struct server_fsm *f, const char *reason, struct server_effect *out)

@@ -103,20 +103,43 @@ bool command_split_path(struct command_text argument, const char *keyword,
 
 /* The values' readers: false when the value is not what the RFC asks for. */
 
-static bool read_size(struct command_parameters *out, struct command_text value)
+/* UINT64_MAX when it is larger still. */
+static bool read_octets(struct command_text value, uint64_t *out_octets)
 {
-    uint64_t size = 0;
+    uint64_t octets = 0;
 
     for (size_t i = 0; i < value.len; i++) {
         unsigned digit = (unsigned)(unsigned char)value.p[i] - '0';
 
         if (digit > 9)
             return false;
-        size = size > (UINT64_MAX - digit) / 10 ? UINT64_MAX : size * 10 + digit;
+        octets = octets > (UINT64_MAX - digit) / 10 ? UINT64_MAX : octets * 10 + digit;
     }
-    out->has_size = value.len > 0;
-    out->size = size;
+    *out_octets = octets;
     return value.len > 0;
+}
+
+static bool read_size(struct command_parameters *out, struct command_text value)
+{
+    uint64_t size;
+
+    if (!read_octets(value, &size))
+        return false;
+    out->has_size = true;
+    out->size = size;
+    return true;
+}
+
+static bool read_priority(struct command_parameters *out, struct command_text value)
+{
+    bool negative = value.len > 0 && value.p[0] == '-';
+    struct command_text digit = skip(value, negative);
+
+    if (digit.len != 1 || digit.p[0] < '0' || digit.p[0] > '9')
+        return false;
+    out->has_priority = true;
+    out->priority = negative ? '0' - digit.p[0] : digit.p[0] - '0';
+    return true;
 }
 
 static bool read_body(struct command_parameters *out, struct command_text value)
@@ -218,6 +241,7 @@ static const struct parameter {
     {"AUTH", COMMAND_MAIL, read_auth, NULL},
     {"RET", COMMAND_MAIL, read_ret, NULL},
     {"ENVID", COMMAND_MAIL, read_envid, NULL},
+    {"MT-PRIORITY", COMMAND_MAIL, read_priority, NULL},
     {"NOTIFY", COMMAND_RCPT, read_notify, NULL},
     {"ORCPT", COMMAND_RCPT, read_orcpt, NULL},
 };
@@ -269,5 +293,27 @@ bool command_parameters(struct command_text text, enum command_verb verb,
         rest = trim(skip(rest, word.len));
     }
     *out_parameters = found;
+    return true;
+}
+
+struct command_text command_word(struct command_text *text)
+{
+    struct command_text word = {text->p, word_length(*text)};
+
+    *text = trim(skip(*text, word.len));
+    return word;
+}
+
+bool command_chunk(struct command_text argument, uint64_t *out_octets, bool *out_last)
+{
+    struct command_text rest = argument;
+    struct command_text word = command_word(&rest);
+    bool last = is_word(rest, "LAST");
+    uint64_t octets;
+
+    if (!read_octets(word, &octets) || (rest.len > 0 && !last))
+        return false;
+    *out_octets = octets;
+    *out_last = last;
     return true;
 }

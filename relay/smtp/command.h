@@ -67,6 +67,8 @@ struct command_parameters {
     bool has_size;
     bool smtputf8;
     bool has_auth;
+    bool has_priority;
+    int priority;  /* RFC 6710: -9 to 9 */
     uint64_t size; /* UINT64_MAX when it is larger still */
     enum command_body body;
     struct command_text ret;   /* FULL or HDRS, in any case */
@@ -77,10 +79,16 @@ struct command_parameters {
     size_t ignored_count;                             /* may be more than are kept */
 };
 
-/* Reads the parameters of MAIL (SIZE, BODY, SMTPUTF8, AUTH, RET, ENVID) or RCPT (NOTIFY, ORCPT).
+/* Reads the parameters of MAIL (SIZE, BODY, SMTPUTF8, AUTH, RET, ENVID, MT-PRIORITY) or RCPT
+ * (NOTIFY, ORCPT).
  * False when one of them cannot be served; then *out_problem is a phrase for the reply, a constant.
  */
 bool command_parameters(struct command_text text, enum command_verb verb,
                         struct command_parameters *out_parameters, const char **out_problem);
+
+/* Reads what stands behind BDAT (RFC 3030 2): a number of octets, and LAST or nothing. */
+bool command_chunk(struct command_text argument, uint64_t *out_octets, bool *out_last);
+/* Takes the first word, and leaves what stands behind it without spaces around it. */
+struct command_text command_word(struct command_text *text);
 
 #endif

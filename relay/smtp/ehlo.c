@@ -29,6 +29,7 @@ static const struct keyword keywords[] = {
     {"STARTTLS", offsetof(struct ehlo, starttls), NULL},
     {"8BITMIME", offsetof(struct ehlo, eight_bit_mime), NULL},
     {"SMTPUTF8", offsetof(struct ehlo, smtputf8), NULL},
+    {"DSN", offsetof(struct ehlo, dsn), NULL},
     {"SIZE", offsetof(struct ehlo, has_size), learn_size},
     {"AUTH", offsetof(struct ehlo, has_auth), learn_auth}, /* "AUTH=" too, as before RFC 2554 */
 };

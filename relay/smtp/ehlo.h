@@ -22,6 +22,7 @@ struct ehlo {
     bool starttls;
     bool eight_bit_mime;
     bool smtputf8;
+    bool dsn;
     bool has_size;
     uint64_t size; /* 0: no limit announced */
     bool has_auth;

@@ -5,14 +5,15 @@
 
 /* Where the decoder stands. Only CR LF makes LINE_STRICT, and only from there a dot can end. */
 enum state {
-    LINE_STRICT,  /* behind CR LF, or before the first octet */
-    LINE_LOOSE,   /* behind another line end */
-    TEXT,         /* within a line */
-    CRS,          /* behind d->crs CRs */
-    BREAKS,       /* d->crs line ends are due: no LF followed those CRs */
-    DOT_STRICT,   /* a dot from LINE_STRICT is held back */
-    DOT_LOOSE,    /* a dot from LINE_LOOSE is held back */
-    DOT_STRICT_CR /* dot and CR from LINE_STRICT are held back */
+    LINE_STRICT,   /* behind CR LF, or before the first octet */
+    LINE_LOOSE,    /* behind another line end */
+    TEXT,          /* within a line */
+    CRS,           /* behind d->crs CRs */
+    BREAKS,        /* d->crs line ends are due: no LF followed those CRs */
+    DOT_STRICT,    /* a dot from LINE_STRICT is held back */
+    DOT_LOOSE,     /* a dot from LINE_LOOSE is held back */
+    DOT_STRICT_CR, /* dot and CR from LINE_STRICT are held back */
+    LF_DOT_LF      /* a line with nothing but a dot is held back; all line ends so far were LF */
 };
 
 /* What one octet may add: a held dot, and CR LF. */
@@ -22,7 +23,18 @@ _Static_assert(MAILDATA_ROOM_MIN >= OCTETS_PER_STEP, "one octet always fits");
 
 void maildata_decoder_init(struct maildata_decoder *d)
 {
-    *d = (struct maildata_decoder){.state = LINE_STRICT};
+    *d = (struct maildata_decoder){.state = LINE_STRICT, .quirks.first_lf = SIZE_MAX};
+}
+
+void maildata_decoder_init_chunks(struct maildata_decoder *d)
+{
+    maildata_decoder_init(d);
+    d->chunks = true;
+}
+
+bool maildata_is_lf_dot_lf(const struct maildata_decoder *d)
+{
+    return d->state == LF_DOT_LF;
 }
 
 static uint8_t *put(struct maildata_decoder *d, uint8_t *to, uint8_t c)
@@ -36,9 +48,23 @@ static uint8_t *put(struct maildata_decoder *d, uint8_t *to, uint8_t c)
     return to + 1;
 }
 
+static void note_lf(struct maildata_decoder *d)
+{
+    if (d->quirks.first_lf == SIZE_MAX)
+        d->quirks.first_lf = d->lines;
+}
+
+static void note_bare_cr(struct maildata_decoder *d)
+{
+    if (!d->quirks.bare_cr)
+        d->quirks.first_bare_cr = d->lines;
+    d->quirks.bare_cr = true;
+}
+
 static uint8_t *put_line_end(struct maildata_decoder *d, uint8_t *to)
 {
     d->line = 0;
+    d->lines++;
     to[0] = '\r';
     to[1] = '\n';
     return to + 2;
@@ -53,6 +79,7 @@ static uint8_t *take_text(struct maildata_decoder *d, uint8_t c, uint8_t *to)
         return to;
     }
     if (c == '\n') {
+        note_lf(d);
         d->quirks.bare_lf = true;
         d->state = LINE_LOOSE;
         return put_line_end(d, to);
@@ -64,7 +91,7 @@ static uint8_t *take_text(struct maildata_decoder *d, uint8_t c, uint8_t *to)
 /* The first octet of a line. */
 static uint8_t *take_first(struct maildata_decoder *d, uint8_t c, uint8_t *to)
 {
-    if (c != '.')
+    if (c != '.' || d->chunks)
         return take_text(d, c, to);
     d->state = d->state == LINE_STRICT ? DOT_STRICT : DOT_LOOSE;
     return to;
@@ -78,6 +105,11 @@ static uint8_t *take_after_dot(struct maildata_decoder *d, uint8_t c, uint8_t *t
 
     if (strict && c == '\r') {
         d->state = DOT_STRICT_CR;
+        return to;
+    }
+    if (!strict && c == '\n' && !d->crlf && !d->quirks.bare_cr) {
+        d->quirks.bare_lf = true;
+        d->state = LF_DOT_LF;
         return to;
     }
     if (strict ? is_alone : c != '.')
@@ -101,12 +133,14 @@ static bool take_after_crs(struct maildata_decoder *d, uint8_t c, uint8_t **to)
         return true;
     }
     if (c == '\n') {
+        note_lf(d);
         d->quirks.cr_cr_lf |= d->crs > 1;
+        d->crlf = true;
         d->state = LINE_STRICT;
         *to = put_line_end(d, *to);
         return true;
     }
-    d->quirks.bare_cr = true;
+    note_bare_cr(d);
     d->state = BREAKS;
     return false;
 }
@@ -155,6 +189,10 @@ static bool take(struct maildata_decoder *d, uint8_t c, uint8_t **to)
         *to = put(d, *to, '.');
         keep_dot(d);
         return false;
+    case LF_DOT_LF:
+        *to = put_line_end(d, put(d, *to, '.'));
+        d->state = LINE_LOOSE;
+        return false;
     case CRS:
         return take_after_crs(d, c, to);
     case BREAKS:
@@ -197,6 +235,26 @@ bool maildata_decode(struct maildata_decoder *d, const uint8_t *data, size_t len
     *out_used = used;
     *out_len = (size_t)(to - out);
     return ended;
+}
+
+bool maildata_finish(struct maildata_decoder *d, uint8_t *out, size_t out_size, size_t *out_len)
+{
+    const uint8_t *end = out + out_size;
+    uint8_t *to = out;
+
+    assert(d->chunks && out_size >= MAILDATA_ROOM_MIN);
+    if (d->state == CRS) {
+        note_bare_cr(d);
+        d->state = BREAKS;
+    }
+    while (d->state == BREAKS && end - to >= OCTETS_PER_STEP)
+        to = put_break(d, to);
+    if (d->state == TEXT && end - to >= OCTETS_PER_STEP) {
+        to = put_line_end(d, to);
+        d->state = LINE_LOOSE;
+    }
+    *out_len = (size_t)(to - out);
+    return d->state == LINE_STRICT || d->state == LINE_LOOSE;
 }
 
 /* ---- out ------------------------------------------------------------------------------------- */

@@ -75,6 +75,14 @@ void trace_message_id(uint64_t id, uint64_t wall_ms, const char *hostname,
              hostname);
 }
 
+static bool comment_tls(const char *text, struct bytes *out)
+{
+    size_t version = strcspn(text, " ");
+    const char *suite = text + version + strspn(text + version, " ");
+
+    return bytes_printf(out, "(using %.*s with cipher %s)\r\n\t", (int)version, text, suite);
+}
+
 bool trace_received(const struct trace *t, struct bytes *out)
 {
     const char *helo = address_is_domain(t->helo, strlen(t->helo)) ? t->helo : t->client;
@@ -83,8 +91,11 @@ bool trace_received(const struct trace *t, struct bytes *out)
 
     trace_date(t->wall_ms, t->utc_offset_minutes, date);
     trace_id(t->id, id);
-    if (!bytes_printf(out, "Received: from %s (%s)\r\n\tby %s with %s id %s", helo, t->client,
-                      t->hostname, t->protocol, id))
+    if (!bytes_printf(out, "Received: from %s (%s)\r\n\t", helo, t->client))
+        return false;
+    if (t->tls != NULL && t->tls[0] != '\0' && !comment_tls(t->tls, out))
+        return false;
+    if (!bytes_printf(out, "by %s with %s id %s", t->hostname, t->protocol, id))
         return false;
     if (t->recipient != NULL && !bytes_printf(out, "\r\n\tfor <%s>", t->recipient))
         return false;

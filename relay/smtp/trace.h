@@ -21,6 +21,7 @@ struct trace {
     const char *client;   /* its address as an RFC 5321 address literal */
     const char *hostname; /* ours */
     const char *protocol; /* "ESMTP", "SMTP" */
+    const char *tls;      /* "TLSv1.3 SUITE", for a comment; NULL or "" in the clear */
     const char
         *recipient; /* forward-path when there is only one, else NULL: nobody else may see it */
     uint64_t id;

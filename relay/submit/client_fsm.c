@@ -533,6 +533,16 @@ static void add_path(struct bytes *out, const char *path)
     }
 }
 
+/* What the device asked for by DSN parameters (RFC 3461), where the server knows them. A blank in
+ * the value, which none has that was checked on its way in, would make two of one. */
+static void add_dsn(struct client_fsm *f, const char *name, const char *value)
+{
+    if (!f->facts.dsn || *value == '\0' || strchr(value, ' ') != NULL)
+        return;
+    bytes_printf(&f->out, " %s=", name);
+    add_path(&f->out, value);
+}
+
 static void say_mail(struct client_fsm *f)
 {
     const struct client_transaction *tx = &f->flight.tx;
@@ -546,6 +556,8 @@ static void say_mail(struct client_fsm *f)
         bytes_text(&f->out, " BODY=8BITMIME");
     if (f->facts.smtputf8 && needs_smtputf8(tx))
         bytes_text(&f->out, " SMTPUTF8");
+    add_dsn(f, "RET", tx->envelope->ret);
+    add_dsn(f, "ENVID", tx->envelope->envid);
     say(f, "");
 }
 
@@ -556,7 +568,10 @@ static void say_rcpt(struct client_fsm *f)
 
     bytes_text(&f->out, "RCPT TO:<");
     add_path(&f->out, e->recipients[t->ask].forward_path);
-    say(f, ">");
+    bytes_text(&f->out, ">");
+    add_dsn(f, "NOTIFY", e->recipients[t->ask].notify);
+    add_dsn(f, "ORCPT", e->recipients[t->ask].orcpt);
+    say(f, "");
     t->asked++;
     t->ask = next_pending(e, t->ask + 1);
     if (t->ask == e->recipient_count)

@@ -61,7 +61,8 @@ struct client_settings {
     const char *mechanisms; /* SASL mechanisms we may use, in order of preference: "LOGIN PLAIN" */
 };
 
-/* One transaction. Borrowed until CLIENT_RESULT. Recipients that are not pending are skipped. */
+/* One transaction. The envelope's DSN parameters are passed on to a server that offers DSN.
+ * Borrowed until CLIENT_RESULT. Recipients that are not pending are skipped. */
 struct client_transaction {
     const char *reverse_path;
     const struct envelope *envelope;

@@ -14,6 +14,7 @@
 #include "relay/base/config.h"
 #include "relay/base/privileges.h"
 #include "relay/base/secret.h"
+#include "relay/signin/passwords.h"
 #include "relay/tool/format.h"
 
 #define RANGES_SHOWN 4
@@ -179,6 +180,30 @@ static void try_authorities(struct check *c, const struct config_mailbox *m)
         problem(c, "mailbox %s: ca_file %s holds no certificate in PEM form", m->name, m->ca_file);
 }
 
+static bool checks_logins(const struct config *c)
+{
+    for (size_t i = 0; i < c->listener_count; i++)
+        if (c->listeners[i].auth > CONFIG_LOGIN_ANY)
+            return true;
+    for (size_t i = 0; i < c->device_count; i++)
+        if (c->devices[i].has_auth && c->devices[i].auth > CONFIG_LOGIN_ANY)
+            return true;
+    return false;
+}
+
+static void try_device_passwords(struct check *c)
+{
+    const char *file = c->config->passwords;
+    struct error err = ERROR_INIT;
+
+    if (access(file, F_OK) == 0) {
+        if (passwords_check(file, "", "", &err) == PASSWORDS_FAILED)
+            problem(c, "passwords of devices: %s", err.text);
+    } else if (checks_logins(c->config)) {
+        note(c, "no device has a password yet; make one with: outtray passwd DEVICE");
+    }
+}
+
 static void try_all(struct check *c)
 {
     struct error err = ERROR_INIT;
@@ -190,6 +215,7 @@ static void try_all(struct check *c)
     }
     c->as_daemon = was_root || strcmp(user_name(), c->config->user) == 0;
     try_spool(c);
+    try_device_passwords(c);
     for (size_t i = 0; i < c->config->mailbox_count; i++) {
         try_password(c, &c->config->mailboxes[i]);
         try_authorities(c, &c->config->mailboxes[i]);

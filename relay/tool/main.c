@@ -9,6 +9,7 @@
 #include "relay/base/config_mistakes.h"
 #include "relay/tool/check.h"
 #include "relay/tool/commands.h"
+#include "relay/tool/passwd.h"
 #include "relay/tool/tool.h"
 #include "relay/version.h"
 
@@ -18,6 +19,7 @@ enum takes {
     TAKES_ALL_OR_ONE = 4, /* exactly one of --all and an argument */
     TAKES_OUTPUT = 8,     /* -o, --force */
     TAKES_WORD = 16,      /* an argument, or none */
+    TAKES_STDIN = 32,     /* --stdin */
 };
 
 struct command {
@@ -59,6 +61,9 @@ static const struct command commands[] = {
      "      --force            write over it all the same\n"},
     {"resume", "MAILBOX", "use a paused or waiting mailbox at once", command_resume, TAKES_ARGUMENT,
      "needs the name of a mailbox; \"outtray status\" lists them", NULL},
+    {"passwd", "DEVICE [--stdin]", "a new password for a device to sign in with", passwd_run,
+     TAKES_ARGUMENT | TAKES_STDIN, "needs the name of a device of the configuration",
+     "      --stdin            read the password instead of making one\n"},
     {"help", "[COMMAND]", "this page, or more about a command", command_help, TAKES_WORD, NULL,
      NULL},
 };
@@ -66,15 +71,11 @@ static const struct command commands[] = {
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
 static const struct option options[] = {
-    {"config", required_argument, NULL, 'c'},
-    {"socket", required_argument, NULL, 's'},
-    {"json", no_argument, NULL, 'j'},
-    {"all", no_argument, NULL, 'a'},
-    {"output", required_argument, NULL, 'o'},
-    {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},
-    {"force", no_argument, NULL, 'f'},
-    {NULL, 0, NULL, 0},
+    {"config", required_argument, NULL, 'c'}, {"socket", required_argument, NULL, 's'},
+    {"json", no_argument, NULL, 'j'},         {"all", no_argument, NULL, 'a'},
+    {"output", required_argument, NULL, 'o'}, {"help", no_argument, NULL, 'h'},
+    {"stdin", no_argument, NULL, 'i'},        {"version", no_argument, NULL, 'V'},
+    {"force", no_argument, NULL, 'f'},        {NULL, 0, NULL, 0},
 };
 
 static void write_help(FILE *out)
@@ -84,7 +85,7 @@ static void write_help(FILE *out)
         char call[32];
 
         snprintf(call, sizeof(call), "%s %s", commands[i].name, commands[i].usage);
-        fprintf(out, "  %-22s %s\n", call, commands[i].help);
+        fprintf(out, "  %-23s %s\n", call, commands[i].help);
     }
     fputs("\n"
           "  -c, --config FILE      the configuration; default " CONFIG_DEFAULT_FILE "\n"
@@ -161,6 +162,8 @@ static int misfit(const struct command *c, const struct tool *t, int arguments)
         return usage_error(t, "%s takes no --all", c->name);
     if (t->output != NULL && (c->takes & TAKES_OUTPUT) == 0)
         return usage_error(t, "%s takes no -o", c->name);
+    if (t->from_stdin && (c->takes & TAKES_STDIN) == 0)
+        return usage_error(t, "%s takes no --stdin", c->name);
     if (t->force && t->output == NULL)
         return usage_error(t, "--force is for \"outtray export ID -o FILE\" only");
     if ((one && arguments == 0) || (one_or_all && t->all == (arguments > 0)))
@@ -215,6 +218,9 @@ static bool take_option(struct tool *t, int option)
     case 'o':
         t->output = optarg;
         return true;
+    case 'i':
+        t->from_stdin = true;
+        return true;
     case 'f':
         t->force = true;
         return true;
@@ -225,7 +231,7 @@ static bool take_option(struct tool *t, int option)
 
 int main(int argc, char **argv)
 {
-    struct tool t = {.config_file = CONFIG_DEFAULT_FILE, .out = stdout, .err = stderr};
+    struct tool t = {.config_file = CONFIG_DEFAULT_FILE, .in = stdin, .out = stdout, .err = stderr};
     bool help = false;
     int option;
 

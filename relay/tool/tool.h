@@ -17,9 +17,11 @@ struct tool {
     const char *socket; /* by --socket, or NULL */
     bool json;
     bool all;
+    bool from_stdin; /* by --stdin */
     bool force;
     const char *output;   /* by -o, or NULL */
-    const char *argument; /* the message or mailbox, or NULL */
+    const char *argument; /* the message, mailbox or device, or NULL */
+    FILE *in;
     FILE *out;
     FILE *err;
 };

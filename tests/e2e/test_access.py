@@ -70,12 +70,12 @@ class Sizes(EndToEnd):
 
     def test_what_just_fits_is_taken(self):
         relay = self.limited()
-        head = len(message(body=b""))
+        head = len(message(body=b"", message_id="<fits@office.test>"))
         lines, rest = divmod(self.LIMIT - head, 78)
         body = (b"q" * 76 + b"\r\n") * lines
         if rest >= 2:
             body += b"r" * (rest - 2) + b"\r\n"
-        data = message(body=body)
+        data = message(body=body, message_id="<fits@office.test>")
         self.assertLessEqual(len(data), self.LIMIT)
         relay.send(data)
         self.assertTrue(self.practice.wait_stored(1))

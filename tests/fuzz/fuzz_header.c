@@ -6,6 +6,7 @@
 #include "tests/fuzz/fuzz.h"
 
 #include "relay/smtp/header.h"
+#include "relay/smtp/repair.h"
 #include "relay/smtp/maildata.h"
 
 #define CONTENT_MAX ((size_t)64 << 20)
@@ -60,23 +61,34 @@ static size_t feed(struct header *h, const struct bytes *text, uint64_t seed)
     return at;
 }
 
+static const struct repair_facts facts = {.date = DATE,
+                                          .message_id = MESSAGE_ID,
+                                          .reverse_path = "a@office.example",
+                                          .device = "copier",
+                                          .hostname = "relay.example",
+                                          .charset = ""};
+
 /* The message as it is stored. */
 static uint32_t store(struct bytes *out, const struct bytes *text, uint64_t seed, const char *trace)
 {
     struct header h;
     struct bytes received;
     char value[64];
+    const uint8_t *rest;
+    size_t rest_len = 0;
     uint32_t header_size = 0;
     size_t fed = feed(&h, text, seed);
 
     bytes_init(&received, ROOM);
     FUZZ_CHECK(bytes_text(&received, trace));
-    FUZZ_CHECK(header_repair(&h, DATE, MESSAGE_ID));
+    FUZZ_CHECK(repair_header(&h, &facts));
     for (int name = 0; name < HEADER_NAME_COUNT; name++) {
         header_text(&h, (enum header_name)name, value, sizeof(value));
         FUZZ_CHECK(strlen(value) < sizeof(value) && strpbrk(value, "\r\n\t") == NULL);
     }
     FUZZ_CHECK(header_write(&h, &received, out, &header_size));
+    rest = header_rest(&h, &rest_len);
+    FUZZ_CHECK(rest_len == 0 || bytes_append(out, rest, rest_len));
     if (fed < text->len)
         FUZZ_CHECK(bytes_append(out, text->data + fed, text->len - fed));
     FUZZ_CHECK(strlen(h.repairs) < sizeof(h.repairs));

@@ -114,6 +114,23 @@ static void on_close(struct shell *s, const struct server_effect *e)
     FUZZ_CHECK(bytes_text(&s->record, server_fsm_phase(s->fsm)));
 }
 
+/* One question, then an answer that the input chooses. */
+static void on_auth(struct shell *s, const struct server_effect *e)
+{
+    const struct server_identity who = {.device = "copier", .login = "copier", .max_recipients = 100};
+    struct server_effect answer;
+
+    FUZZ_CHECK(server_fsm_is_waiting(s->fsm) && !s->message_open);
+    if (e->text != NULL)
+        server_fsm_challenge(s->fsm, "Username:", 9, &answer);
+    else
+        server_fsm_checked(s->fsm, refuses(s) ? SERVER_CHECK_WRONG : SERVER_CHECK_VERIFIED, &who,
+                           &answer);
+    FUZZ_CHECK(answer.kind != SERVER_NOTHING);
+    hear(s, &answer);
+    s->closed = s->closed || answer.kind == SERVER_CLOSE;
+}
+
 static void perform(struct shell *s, const struct server_effect *e)
 {
     switch (e->kind) {
@@ -134,6 +151,13 @@ static void perform(struct shell *s, const struct server_effect *e)
     case SERVER_DISCARD:
         FUZZ_CHECK(s->message_open);
         s->message_open = false;
+        break;
+    case SERVER_AUTH:
+        on_auth(s, e);
+        break;
+    case SERVER_START_TLS:
+        hear(s, e);
+        server_fsm_secured(s->fsm, "TLSv1.3 TLS_AES_256_GCM_SHA384");
         break;
     case SERVER_CLOSE:
         on_close(s, e);

@@ -6,6 +6,7 @@
 
 #include "tests/unit/session_driver.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +20,9 @@ struct server_settings driver_settings(void)
                                     .device = "copier",
                                     .listener = "lan",
                                     .max_size = 35 << 20,
-                                    .max_recipients = 100};
+                                    .max_recipients = 100,
+                                    .auth = CONFIG_LOGIN_ANY,
+                                    .lf_dot_lf = true};
 }
 
 static void perform(struct session_driver *d, const struct server_effect *effect);
@@ -71,7 +74,7 @@ static void perform_open(struct session_driver *d)
     d->message_open = !failed;
     bytes_clear(&d->content);
     server_fsm_opened(d->fsm, failed ? 0 : d->next_id, failed ? &err : NULL, &effect);
-    assert_int_equal(effect.kind, SERVER_REPLY);
+    assert_true(effect.kind == SERVER_REPLY || effect.kind == SERVER_NOTHING); /* BDAT */
     perform(d, &effect);
 }
 
@@ -102,6 +105,84 @@ static void perform_commit(struct session_driver *d)
         driver_committed(d);
 }
 
+/* ---- signing in: what the mechanisms of relay/signin do ------------------------------------- */
+
+static void check_login(struct session_driver *d, const char *login, const char *password)
+{
+    const struct server_identity who = {.device = DRIVER_DEVICE,
+                                        .login = DRIVER_LOGIN,
+                                        .max_size = 1 << 20,
+                                        .max_recipients = 2,
+                                        .mt_priority = true};
+    enum server_check check =
+        strcmp(login, DRIVER_LOGIN) == 0 && strcmp(password, DRIVER_PASSWORD) == 0
+            ? SERVER_CHECK_VERIFIED
+            : SERVER_CHECK_WRONG;
+    struct server_effect effect;
+
+    if (d->auth_unavailable)
+        check = SERVER_CHECK_UNAVAILABLE;
+    d->auth_unavailable = false;
+    server_fsm_checked(d->fsm, check, &who, &effect);
+    assert_true(effect.kind == SERVER_REPLY || effect.kind == SERVER_CLOSE);
+    perform(d, &effect);
+}
+
+static void ask(struct session_driver *d, const char *question)
+{
+    struct server_effect effect;
+
+    server_fsm_challenge(d->fsm, question, strlen(question), &effect);
+    assert_int_equal(effect.kind, SERVER_REPLY);
+    perform(d, &effect);
+}
+
+static void perform_plain(struct session_driver *d, const char *said, size_t len)
+{
+    const char *login = said != NULL ? memchr(said, '\0', len) : NULL;
+
+    if (said == NULL)
+        ask(d, "");
+    else if (login == NULL || strlen(login + 1) + 2 > (size_t)(said + len - login))
+        check_login(d, "", "");
+    else
+        check_login(d, login + 1, login + strlen(login + 1) + 2);
+}
+
+static void perform_login(struct session_driver *d, const char *said, size_t len)
+{
+    if (d->has_login) {
+        check_login(d, d->login, said);
+    } else if (said != NULL) {
+        d->has_login = true;
+        assert_in_range(len, 0, sizeof(d->login) - 1);
+        memcpy(d->login, said, len + 1);
+        ask(d, "Password:");
+    } else {
+        ask(d, "Username:");
+    }
+}
+
+static void perform_auth(struct session_driver *d, const struct server_effect *effect)
+{
+    char said[DRIVER_LOGIN_MAX] = "";
+
+    assert_true(server_fsm_is_waiting(d->fsm));
+    assert_in_range(effect->data_len, 0, sizeof(said) - 1);
+    if (effect->data != NULL)
+        memcpy(said, effect->data, effect->data_len);
+    if (effect->text != NULL) {
+        d->has_login = false;
+        snprintf(d->mechanism, sizeof(d->mechanism), "%s", effect->text);
+    }
+    if (strcmp(d->mechanism, "PLAIN") == 0)
+        perform_plain(d, effect->data != NULL ? said : NULL, effect->data_len);
+    else
+        perform_login(d, effect->data != NULL ? said : NULL, effect->data_len);
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+
 static void perform(struct session_driver *d, const struct server_effect *effect)
 {
     assert_false(d->closed);
@@ -126,6 +207,15 @@ static void perform(struct session_driver *d, const struct server_effect *effect
         break;
     case SERVER_COMMIT:
         perform_commit(d);
+        break;
+    case SERVER_AUTH:
+        perform_auth(d, effect);
+        break;
+    case SERVER_START_TLS: /* what stands behind STARTTLS in the clear is dropped */
+        assert_true(server_fsm_is_waiting(d->fsm));
+        assert_true(bytes_append(&d->sent, effect->text, effect->text_len));
+        bytes_clear(&d->input);
+        d->securing = true;
         break;
     case SERVER_DISCARD:
         assert_true(d->message_open);
@@ -169,10 +259,33 @@ static void run(struct session_driver *d)
 
 void driver_feed(struct session_driver *d, const void *data, size_t len)
 {
-    if (d->closed)
+    if (d->closed || d->securing)
         return;
     assert_true(bytes_append(&d->input, data, len));
     run(d);
+}
+
+void driver_secured(struct session_driver *d)
+{
+    assert_true(d->securing);
+    d->securing = false;
+    server_fsm_secured(d->fsm, DRIVER_TLS);
+    assert_false(server_fsm_is_waiting(d->fsm));
+}
+
+void driver_silence(struct session_driver *d, uint64_t ms)
+{
+    struct server_effect effect;
+    size_t used;
+
+    assert_int_equal(d->input.len, 0);
+    server_fsm_silence(d->fsm, ms, DRIVER_WALL_MS, &effect);
+    while (effect.kind != SERVER_NOTHING) {
+        perform(d, &effect);
+        if (d->closed || server_fsm_is_waiting(d->fsm))
+            return;
+        server_fsm_step(d->fsm, (const uint8_t *)"", 0, DRIVER_WALL_MS, &used, &effect);
+    }
 }
 
 void driver_text(struct session_driver *d, const char *text)
@@ -188,7 +301,7 @@ void driver_committed(struct session_driver *d)
 
     assert_true(server_fsm_is_waiting(d->fsm));
     server_fsm_committed(d->fsm, d->next_id, failed ? &err : NULL, &effect);
-    assert_int_equal(effect.kind, SERVER_REPLY);
+    assert_true(effect.kind == SERVER_REPLY || effect.kind == SERVER_CLOSE);
     if (!failed) {
         d->commits++;
         d->next_id++;

@@ -16,8 +16,9 @@
 #include "queue/error.h"
 #include "relay/intake/server_fsm.h"
 
-#define DRIVER_WALL_MS  UINT64_C(1751623200000) /* Fri, 4 Jul 2025 10:00:00 +0000 */
-#define DRIVER_FIRST_ID UINT64_C(0x4f2a)
+#define DRIVER_WALL_MS   UINT64_C(1751623200000) /* Fri, 4 Jul 2025 10:00:00 +0000 */
+#define DRIVER_LOGIN_MAX 4096
+#define DRIVER_FIRST_ID  UINT64_C(0x4f2a)
 
 struct session_driver {
     struct server_fsm *fsm;
@@ -33,10 +34,20 @@ struct session_driver {
     unsigned stores;
     unsigned commits; /* that succeeded */
     unsigned discards;
-    bool by_hand; /* commits are not answered by the driver */
+    bool securing;  /* STARTTLS was answered: what is fed is lost until driver_secured() */
+    bool by_hand;   /* commits are not answered by the driver */
+    bool has_login; /* AUTH LOGIN: login was said */
+    char login[DRIVER_LOGIN_MAX];
+    char mechanism[DRIVER_LOGIN_MAX];
+    bool auth_unavailable; /* the next password cannot be checked */
     bool message_open;
     bool closed;
 };
+
+/* The one login that is right: what becomes of the session then. */
+#define DRIVER_LOGIN    "camera"
+#define DRIVER_PASSWORD "k7mpx3w9qd"
+#define DRIVER_DEVICE   "gate-camera"
 
 /* Settings that suit most tests. */
 struct server_settings driver_settings(void);
@@ -45,6 +56,12 @@ void driver_done(struct session_driver *d);
 /* Lets the device send octets, and performs all that follows. */
 void driver_feed(struct session_driver *d, const void *data, size_t len);
 void driver_text(struct session_driver *d, const char *text);
+#define DRIVER_TLS "TLSv1.3 TLS_AES_256_GCM_SHA384"
+
+/* The TLS handshake is done. */
+void driver_secured(struct session_driver *d);
+/* Nothing comes for ms. */
+void driver_silence(struct session_driver *d, uint64_t ms);
 /* Answers the commit that waits (by_hand), and goes on with the input. */
 void driver_committed(struct session_driver *d);
 /* Hands out what the device has heard since the last call; valid until the next feed. */

@@ -128,8 +128,16 @@ struct dialogue {
     bool implicit_tls;
     bool no_auth;
     bool eight_bit;
+    bool dsn;      /* the device has asked for notifications */
     bool together; /* octets that arrive in one read must stay together */
 };
+
+static void ask_for_notifications(struct envelope *e)
+{
+    assert_true(envelope_set(&e->ret, "HDRS") && envelope_set(&e->envid, "job+2B17"));
+    assert_true(envelope_set(&e->recipients[0].notify, "SUCCESS,FAILURE"));
+    assert_true(envelope_set(&e->recipients[0].orcpt, "rfc822;x@b.example"));
+}
 
 static void fill_envelope(struct shell *sh, const struct dialogue *d)
 {
@@ -150,6 +158,8 @@ static void fill_envelope(struct shell *sh, const struct dialogue *d)
             sh->envelope->recipients[sh->envelope->recipient_count - 1].state = RECIPIENT_FAILED;
     }
     sh->envelope->body = d->eight_bit ? ENVELOPE_BODY_8BITMIME : ENVELOPE_BODY_7BIT;
+    if (d->dsn)
+        ask_for_notifications(sh->envelope);
     sh->envelope->smtputf8 = true; /* says nothing about what the paths need */
     sh->tx = (struct client_transaction){
         .reverse_path = d->reverse_path != NULL ? d->reverse_path : "scan@office.example",
@@ -834,6 +844,24 @@ static const struct dialogue parameters[] = {
                                                                    "FROM:<\xc3\xbc@office."
                                                                    "example> SIZE=1234 "
                                                                    "BODY=8BITMIME SMTPUTF8\n"},
+    {.name = "notifications, offered",
+     .recipients = "a@b.example c@d.example",
+     .dsn = true,
+     .script = OPEN("S: 250-DSN\nS: 250-PIPELINING\n") "! begin\n"
+                                                       "C: MAIL FROM:<scan@office.example> "
+                                                       "RET=HDRS ENVID=job+2B17\n"
+                                                       "C: RCPT TO:<a@b.example> "
+                                                       "NOTIFY=SUCCESS,FAILURE "
+                                                       "ORCPT=rfc822;x@b.example\n"
+                                                       "C: RCPT TO:<c@d.example>\n"
+                                                       "C: DATA\n"},
+    {.name = "notifications, not offered",
+     .recipients = "a@b.example",
+     .dsn = true,
+     .script = OPEN("S: 250-PIPELINING\n") "! begin\nC: MAIL FROM:<scan@office.example>\n"
+                                           "C: RCPT TO:<a@b.example>\nC: DATA\n"},
+    {.name = "no notifications, offered",
+     .script = OPEN("S: 250-DSN\n") "! begin\nC: MAIL FROM:<scan@office.example>\n"},
     {.name = "a path can never become a second command",
      .reverse_path = "a\r@b\x7f",
      .script = OPEN("") "! begin\nC: MAIL FROM:<a?@b?>\n"},

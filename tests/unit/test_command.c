@@ -127,6 +127,57 @@ static void parameters_of_mail_are_read(void **state)
     assert_int_equal(p.ignored_count, 0);
 }
 
+static void priorities_are_of_one_digit(void **state)
+{
+    static const struct {
+        const char *text;
+        int priority; /* 99: ignored */
+    } rows[] = {{"MT-PRIORITY=9", 9},    {"mt-priority=0", 0},   {"MT-PRIORITY=-9", -9},
+                {"MT-PRIORITY=-0", 0},   {"MT-PRIORITY=10", 99}, {"MT-PRIORITY=", 99},
+                {"MT-PRIORITY=-", 99},   {"MT-PRIORITY=+1", 99}, {"MT-PRIORITY=x", 99},
+                {"MT-PRIORITY=--1", 99}, {"MT-PRIORITY", 99}};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct command_parameters p = good(rows[i].text, COMMAND_MAIL);
+
+        assert_int_equal(p.has_priority, rows[i].priority != 99);
+        assert_int_equal(p.ignored_count, rows[i].priority == 99);
+        if (p.has_priority)
+            assert_int_equal(p.priority, rows[i].priority);
+    }
+}
+
+static void chunks_have_a_number_and_may_be_the_last(void **state)
+{
+    static const struct {
+        const char *text;
+        bool good;
+        uint64_t octets;
+        bool last;
+    } rows[] = {{"0", true, 0, false},
+                {"86400 LAST", true, 86400, true},
+                {"86400 \t last", true, 86400, true},
+                {"18446744073709551616", true, UINT64_MAX, false},
+                {"", false, 0, false},
+                {"LAST", false, 0, false},
+                {"-1", false, 0, false},
+                {"12x", false, 0, false},
+                {"12 LATER", false, 0, false},
+                {"12 LAST x", false, 0, false}};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct command_text text = {rows[i].text, strlen(rows[i].text)};
+        uint64_t octets = 0;
+        bool last = false;
+
+        assert_int_equal(command_chunk(text, &octets, &last), rows[i].good);
+        assert_int_equal(octets, rows[i].octets);
+        assert_int_equal(last, rows[i].last);
+    }
+}
+
 static void parameters_of_rcpt_are_read(void **state)
 {
     struct command_parameters p =
@@ -248,6 +299,8 @@ int main(void)
         cmocka_unit_test(verbs_are_known_in_any_case),
         cmocka_unit_test(paths_and_parameters_are_parted),
         cmocka_unit_test(parameters_of_mail_are_read),
+        cmocka_unit_test(priorities_are_of_one_digit),
+        cmocka_unit_test(chunks_have_a_number_and_may_be_the_last),
         cmocka_unit_test(parameters_of_rcpt_are_read),
         cmocka_unit_test(what_is_unknown_or_malformed_is_ignored),
         cmocka_unit_test(more_ignored_parameters_than_are_kept_are_counted),

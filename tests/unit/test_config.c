@@ -109,7 +109,20 @@ static void one_mailbox_is_enough(void **state)
     assert_int_equal(c->max_recipients, 500);
     assert_int_equal(c->max_sessions, 1000);
     assert_int_equal(c->max_sessions_per_device, 50);
+    assert_int_equal(c->max_messages_per_minute, 600);
+    assert_false(c->max_messages_given);
+    assert_int_equal(c->recipient_domains.count, 0);
+    assert_int_equal(c->legacy_tls.count, 0);
+    assert_string_equal(c->certificate, "");
+    assert_string_equal(c->private_key, "");
+    assert_int_equal(c->listeners[0].tls, CONFIG_LISTENER_AUTO);
     assert_int_equal(c->idle_ms, 10 * 60 * 1000);
+    assert_string_equal(c->passwords, "/etc/outtray/device-passwords");
+    assert_int_equal(c->hide, 0);
+    assert_int_equal(c->auth_equals, CONFIG_NO);
+    assert_int_equal(c->lf_dot_lf, CONFIG_YES);
+    assert_string_equal(c->charset, "windows-1252");
+    assert_int_equal(c->listeners[0].auth, CONFIG_LOGIN_ANY);
     assert_string_equal(c->socket, "/run/outtray/control.sock");
 
     assert_int_equal(c->listener_count, 1);
@@ -157,17 +170,41 @@ static const char everything[] = "[relay]\n"
                                  "port = 2525\n"
                                  "[listener six]\n"
                                  "address = fd00::2\n"
+                                 "tls = required\n"
+                                 "auth = required\n"
+                                 "certificate = /etc/outtray/c.pem\n"
+                                 "private_key = /etc/outtray/k.pem\n"
                                  "[devices]\n"
                                  "allow = 192.168.0.0/16\n"
                                  "max_size = 100MB\n"
                                  "max_recipients = 10\n"
                                  "max_sessions = 20\n"
                                  "max_sessions_per_device = 5\n"
+                                 "max_messages_per_minute = 12\n"
+                                 "recipient_domains = example.com, .example.net\n"
+                                 "recipient_domains = example.org\n"
+                                 "legacy_tls = 192.168.1.20\n"
                                  "idle_time = 5m\n"
+                                 "passwords = /srv/passwords\n"
+                                 "hide = STARTTLS,auth DSN\n"
+                                 "auth_equals = yes\n"
+                                 "lf_dot_lf = no\n"
+                                 "charset = iso-8859-2\n"
                                  "[device alarm]\n"
                                  "address = 192.168.1.20, 192.168.2.0/24\n"
                                  "lane = urgent\n"
                                  "route = alarms\n"
+                                 "login = alarm@example.com\n"
+                                 "auth = optional\n"
+                                 "hide = SIZE CHUNKING PIPELINING 8BITMIME SMTPUTF8\n"
+                                 "auth_equals = no\n"
+                                 "lf_dot_lf = yes\n"
+                                 "mt_priority = yes\n"
+                                 "max_size = 1MB\n"
+                                 "max_recipients = 2\n"
+                                 "max_sessions = 3\n"
+                                 "max_messages_per_minute = 4\n"
+                                 "recipient_domains = example.com\n"
                                  "[mailbox office]\n"
                                  "address = scans@example.com\n"
                                  "[mailbox hub]\n"
@@ -222,7 +259,44 @@ static void every_key_reaches_its_field(void **state)
     assert_int_equal(c->max_recipients, 10);
     assert_int_equal(c->max_sessions, 20);
     assert_int_equal(c->max_sessions_per_device, 5);
+    assert_int_equal(c->max_messages_per_minute, 12);
+    assert_true(c->max_messages_given);
+    assert_int_equal(c->recipient_domains.count, 3);
+    assert_string_equal(c->recipient_domains.list[0], "example.com");
+    assert_string_equal(c->recipient_domains.list[1], ".example.net");
+    assert_string_equal(c->recipient_domains.list[2], "example.org");
+    assert_true(net_parse("192.168.1.20", &a));
+    assert_true(net_ranges_have(&c->legacy_tls, &a));
+    assert_true(net_parse("192.168.1.21", &a));
+    assert_false(net_ranges_have(&c->legacy_tls, &a));
+    assert_int_equal(c->listeners[0].tls, CONFIG_LISTENER_AUTO);
+    assert_string_equal(c->listeners[0].certificate, "");
+    assert_int_equal(c->listeners[1].tls, CONFIG_LISTENER_REQUIRED);
+    assert_string_equal(c->listeners[1].certificate, "/etc/outtray/c.pem");
+    assert_string_equal(c->listeners[1].private_key, "/etc/outtray/k.pem");
+    assert_string_equal(c->certificate, "");
+    assert_int_equal(c->devices[0].max_size, MB);
+    assert_int_equal(c->devices[0].max_recipients, 2);
+    assert_int_equal(c->devices[0].max_sessions, 3);
+    assert_int_equal(c->devices[0].max_messages_per_minute, 4);
+    assert_int_equal(c->devices[0].recipient_domains.count, 1);
     assert_int_equal(c->idle_ms, 300000);
+    assert_string_equal(c->passwords, "/srv/passwords");
+    assert_int_equal(c->hide, CONFIG_KEYWORD_STARTTLS | CONFIG_KEYWORD_AUTH | CONFIG_KEYWORD_DSN);
+    assert_int_equal(c->auth_equals, CONFIG_YES);
+    assert_int_equal(c->lf_dot_lf, CONFIG_NO);
+    assert_string_equal(c->charset, "iso-8859-2");
+    assert_int_equal(c->listeners[0].auth, CONFIG_LOGIN_ANY);
+    assert_int_equal(c->listeners[1].auth, CONFIG_LOGIN_REQUIRED);
+    assert_string_equal(c->devices[0].login, "alarm@example.com");
+    assert_true(c->devices[0].has_auth);
+    assert_int_equal(c->devices[0].auth, CONFIG_LOGIN_OPTIONAL);
+    assert_int_equal(c->devices[0].hide, CONFIG_KEYWORD_SIZE | CONFIG_KEYWORD_CHUNKING |
+                                             CONFIG_KEYWORD_PIPELINING | CONFIG_KEYWORD_8BITMIME |
+                                             CONFIG_KEYWORD_SMTPUTF8);
+    assert_int_equal(c->devices[0].auth_equals, CONFIG_NO);
+    assert_int_equal(c->devices[0].lf_dot_lf, CONFIG_YES);
+    assert_int_equal(c->devices[0].mt_priority, CONFIG_YES);
     assert_int_equal(c->device_count, 1);
     assert_string_equal(c->devices[0].name, "alarm");
     assert_int_equal(c->devices[0].addresses.count, 2);
@@ -304,6 +378,108 @@ static void custom_takes_its_own_defaults(void **state)
     assert_int_equal(c->mailboxes[0].recipients_per_day, 0);
     assert_int_equal(c->mailboxes[0].max_size, 35 * MB);
     config_free(c);
+}
+
+/* ---- devices and their logins ---- */
+
+static void a_device_has_what_devices_says_unless_it_says_otherwise(void **state)
+{
+    struct config *c =
+        parse_good("[device first]\naddress = 10.0.0.1\n"
+                   "[device second]\nlogin = camera\nhide =\nlf_dot_lf = yes\n"
+                   "[devices]\nhide = SIZE\nauth_equals = yes\nlf_dot_lf = no\n" MAILBOX);
+
+    (void)state;
+    assert_string_equal(c->devices[0].login, "first");
+    assert_false(c->devices[0].has_auth);
+    assert_int_equal(c->devices[0].hide, CONFIG_KEYWORD_SIZE);
+    assert_int_equal(c->devices[0].auth_equals, CONFIG_YES);
+    assert_int_equal(c->devices[0].lf_dot_lf, CONFIG_NO);
+    assert_int_equal(c->devices[0].mt_priority, CONFIG_NO);
+    assert_string_equal(c->devices[1].login, "camera");
+    assert_int_equal(c->devices[1].addresses.count, 0);
+    assert_int_equal(c->devices[1].hide, 0);
+    assert_int_equal(c->devices[1].auth_equals, CONFIG_YES);
+    assert_int_equal(c->devices[1].lf_dot_lf, CONFIG_YES);
+    config_free(c);
+}
+
+static void mistakes_about_logins_are_told(void **state)
+{
+    (void)state;
+    expect_mistakes("[device a]\nlane = urgent\n" MAILBOX,
+                    "test.conf:1: [device a] needs address; write a line such as address = "
+                    "192.168.1.20, 192.168.1.30-192.168.1.39\n");
+    expect_mistakes("[device a]\nlogin = B\n[device b]\naddress = 10.0.0.1\n" MAILBOX,
+                    "test.conf:2: login = B is that of [device b], at line 3; choose another\n");
+    expect_mistakes(
+        "[devices]\nhide = STARTTLS TLS\nauth_equals =\n[listener l]\nauth = some\n" MAILBOX,
+        "test.conf:2: hide = STARTTLS TLS: \"TLS\" is none of them; write some of: "
+        "STARTTLS AUTH SIZE CHUNKING PIPELINING 8BITMIME SMTPUTF8 DSN, with spaces "
+        "between them\n"
+        "test.conf:3: auth_equals has no value; write one or take the line out\n"
+        "test.conf:5: auth = some: write one of: off any optional required\n");
+}
+
+/* ---- who may connect where ---- */
+
+static const struct {
+    const char *name;
+    const char *text;
+    bool good;
+} publics[] = {
+    {"a public address", "[listener x]\naddress = 203.0.113.5\n", false},
+    {"a public address, IPv6", "[listener x]\naddress = 2001:db8::5\n", false},
+    {"with an allow list",
+     "[listener x]\naddress = 203.0.113.5\n[devices]\nallow = 203.0.113.0/24\n", true},
+    {"with a device", "[listener x]\naddress = 203.0.113.5\n[device d]\naddress = 203.0.113.7\n",
+     true},
+    {"a private address", "[listener x]\naddress = 192.168.1.5\n", true},
+    {"a private address, IPv6", "[listener x]\naddress = fd00::5\n", true},
+    {"loopback", "[listener x]\naddress = 127.0.0.1\n", true},
+    {"link-local", "[listener x]\naddress = fe80::1\n", true},
+    {"all addresses", "[listener x]\nport = 25\n", true},
+    {"all addresses by number", "[listener x]\naddress = 0.0.0.0\n", true},
+    {"all addresses by number, IPv6", "[listener x]\naddress = ::\n", true},
+};
+
+static void a_public_address_needs_a_list_of_who_may_connect(void **state)
+{
+    char text[256];
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(publics); i++) {
+        struct result r;
+
+        (void)snprintf(text, sizeof text, "%s%s", publics[i].text, MAILBOX);
+        r = parse_n(text, strlen(text));
+        if ((r.config != NULL) != publics[i].good)
+            fail_msg("%s: %s", publics[i].name, r.mistakes);
+        if (!publics[i].good && strstr(r.mistakes, "test.conf:1: [listener x] is on ") == NULL)
+            fail_msg("%s: %s", publics[i].name, r.mistakes);
+        config_free(r.config);
+        free(r.mistakes);
+    }
+}
+
+static void a_certificate_and_its_key_come_together(void **state)
+{
+    (void)state;
+    expect_mistakes("[relay]\ncertificate = /c.pem\n" MAILBOX,
+                    "test.conf:2: certificate and private_key belong together; private_key is "
+                    "missing\n");
+    expect_mistakes("[listener l]\nport = 465\nprivate_key = /k.pem\n" MAILBOX,
+                    "test.conf:3: certificate and private_key belong together; certificate is "
+                    "missing\n");
+}
+
+static void what_is_no_domain_is_not_taken_for_one(void **state)
+{
+    (void)state;
+    expect_mistakes("[devices]\nrecipient_domains = example.com, a@example.com\n" MAILBOX,
+                    "test.conf:2: recipient_domains = example.com, a@example.com: "
+                    "\"a@example.com\" is not a domain; write example.com, or .example.com for "
+                    "all below it, with commas between them\n");
 }
 
 static void an_empty_user_means_to_stay_who_we_are(void **state)
@@ -586,6 +762,9 @@ static const struct {
     {"two listeners in one place", MAILBOX "[listener a]\n[listener b]\nport = 25\n",
      "test.conf:4: [listener b] has the address and port of [listener a], at line 3; change one of "
      "them\n"},
+    {"a character set that is none", MAILBOX "[devices]\ncharset = windows 1252\n",
+     "test.conf: [devices] charset: not the name of a character set; write for example "
+     "windows-1252\n"},
     {"a socket path that is too long",
      MAILBOX
      "[api]\nsocket = /xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
@@ -1044,6 +1223,11 @@ int main(void)
         cmocka_unit_test(the_default_route_comes_first_and_keeps_the_order_of_the_rest),
         cmocka_unit_test(without_a_default_route_there_is_one_of_all_mailboxes),
         cmocka_unit_test(custom_takes_its_own_defaults),
+        cmocka_unit_test(a_device_has_what_devices_says_unless_it_says_otherwise),
+        cmocka_unit_test(mistakes_about_logins_are_told),
+        cmocka_unit_test(a_public_address_needs_a_list_of_who_may_connect),
+        cmocka_unit_test(a_certificate_and_its_key_come_together),
+        cmocka_unit_test(what_is_no_domain_is_not_taken_for_one),
         cmocka_unit_test(an_empty_user_means_to_stay_who_we_are),
         cmocka_unit_test(files_come_in_many_shapes),
         cmocka_unit_test(lists_go_on_in_another_line),

@@ -259,6 +259,19 @@ static void do_commit_fails(struct run *r, const char *rest)
     set_fault(r, &r->driver.commit_fault, rest);
 }
 
+static void do_auth_fails(struct run *r, const char *rest)
+{
+    (void)rest;
+    settle(r);
+    r->driver.auth_unavailable = true;
+}
+
+static void do_silence(struct run *r, const char *rest)
+{
+    settle(r);
+    driver_silence(&r->driver, strtoull(rest, NULL, 10) * 1000);
+}
+
 static void do_messages(struct run *r, const char *rest)
 {
     settle(r);
@@ -353,8 +366,32 @@ static void do_not_envelope(struct run *r, const char *rest)
         die(r, rest, bytes_string(&r->driver.envelope));
 }
 
+static void do_tls(struct run *r, const char *rest)
+{
+    settle(r);
+    if (!r->driver.securing)
+        die(r, "STARTTLS was not answered", rest);
+    driver_secured(&r->driver);
+}
+
+static enum config_login auth_named(const struct run *r, const char *value)
+{
+    static const char *const names[] = {"off", "any", "optional", "required"};
+
+    for (size_t i = 0; i < COUNT(names); i++) {
+        size_t len = strlen(names[i]);
+
+        if (strncmp(value, names[i], len) == 0 && (value[len] == ' ' || value[len] == '\0'))
+            return (enum config_login)i;
+    }
+    die(r, "no such auth", value);
+    return CONFIG_LOGIN_OFF;
+}
+
 static void do_settings(struct run *r, const char *rest)
 {
+    static char *listed[] = {"example.com", ".example.net"};
+    static const struct config_domains domains = {listed, COUNT(listed)};
     struct server_settings settings = driver_settings();
 
     if (r->begun)
@@ -366,6 +403,22 @@ static void do_settings(struct run *r, const char *rest)
             settings.max_size = strtoull(value, NULL, 10);
         else if ((value = after(rest, "max-recipients=")) != NULL)
             settings.max_recipients = (uint32_t)strtoul(value, NULL, 10);
+        else if (after(rest, "tls-offered") != NULL)
+            settings.tls = SERVER_TLS_OFFERED;
+        else if (after(rest, "tls-required") != NULL)
+            settings.tls = SERVER_TLS_REQUIRED;
+        else if (after(rest, "domains") != NULL)
+            settings.recipient_domains = &domains;
+        else if ((value = after(rest, "auth=")) != NULL)
+            settings.auth = auth_named(r, value);
+        else if ((value = after(rest, "hide=")) != NULL)
+            settings.hide = (uint32_t)strtoul(value, NULL, 0);
+        else if (after(rest, "auth-equals") != NULL)
+            settings.auth_equals = true;
+        else if (after(rest, "mt-priority") != NULL)
+            settings.mt_priority = true;
+        else if (after(rest, "no-lf-dot-lf") != NULL)
+            settings.lf_dot_lf = false;
         else
             die(r, "unknown setting", rest);
         rest += strcspn(rest, " ");
@@ -385,6 +438,9 @@ static const struct {
     {"closed", do_closed},
     {"settings ", do_settings},
     {"open fails ", do_open_fails},
+    {"auth fails", do_auth_fails},
+    {"silence ", do_silence},
+    {"tls", do_tls},
     {"store fails ", do_store_fails},
     {"commit fails ", do_commit_fails},
     {"messages ", do_messages},

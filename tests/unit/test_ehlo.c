@@ -41,7 +41,8 @@ static void what_microsoft_announces_is_understood(void **state)
 
     (void)state;
     assert_string_equal(e.greeting, "AM0PR01CA0001.outlook.office365.com Hello [192.0.2.1]");
-    assert_true(e.has_size && e.pipelining && e.eight_bit_mime && e.smtputf8 && e.has_auth);
+    assert_true(e.has_size && e.pipelining && e.eight_bit_mime && e.smtputf8 && e.dsn &&
+                e.has_auth);
     assert_int_equal(e.size, 157286400);
     assert_string_equal(e.auth, "LOGIN XOAUTH2");
     assert_false(e.starttls);

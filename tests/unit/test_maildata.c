@@ -201,6 +201,109 @@ static void quirks_are_told(void **state)
     }
 }
 
+/* ---- LF . LF --------------------------------------------------------------------------------- */
+
+static void only_lf_dot_lf_of_a_mail_without_cr_is_held_back(void **state)
+{
+    static const struct {
+        const char *raw;
+        bool held;
+        const char *text;
+    } rows[] = {
+        {"a\n.\n", true, "a\r\n"},
+        {"a\n\n.\n", true, "a\r\n\r\n"},
+        {"a\n.\n.\n", true, "a\r\n.\r\n"},
+        {"a\n..\n.\n", true, "a\r\n.\r\n"},
+        {"a\n.", false, "a\r\n"},
+        {"a\n.\nb", false, "a\r\n.\r\nb"},
+        {"a\n.\n\n", false, "a\r\n.\r\n\r\n"},
+        {"a\r\nb\n.\n", false, "a\r\nb\r\n.\r\n"},
+        {"a\r\r\nb\n.\n", false, "a\r\nb\r\n.\r\n"},
+        {"a\rb\n.\n", false, "a\r\nb\r\n.\r\n"},
+        {"a\r.\n", false, "a\r\n.\r\n"},
+        {"a\n. \n", false, "a\r\n. \r\n"},
+        {"a.\n", false, "a.\r\n"},
+        {".\n", false, ".\r\n"}, /* the CR LF before the first octet was one */
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        for (size_t step = 1; step < 4; step++) {
+            struct maildata_decoder d;
+            char text[64] = "";
+            size_t len = 0;
+
+            maildata_decoder_init(&d);
+            for (size_t at = 0; at < strlen(rows[i].raw);) {
+                size_t left = strlen(rows[i].raw) - at;
+                size_t used;
+                size_t got;
+
+                assert_false(maildata_decode(&d, (const uint8_t *)rows[i].raw + at,
+                                             left < step ? left : step, &used,
+                                             (uint8_t *)text + len, sizeof(text) - len, &got));
+                at += used;
+                len += got;
+            }
+            assert_int_equal(maildata_is_lf_dot_lf(&d), rows[i].held);
+            assert_int_equal(len, strlen(rows[i].text));
+            assert_memory_equal(text, rows[i].text, len);
+        }
+    }
+}
+
+/* ---- chunks ---------------------------------------------------------------------------------- */
+
+static void in_chunks_no_dot_means_anything(void **state)
+{
+    static const struct {
+        const char *raw;
+        const char *text;
+    } rows[] = {
+        {"", ""},
+        {".\r\n", ".\r\n"},
+        {"a\r\n.\r\nb\r\n", "a\r\n.\r\nb\r\n"},
+        {"a\r\n..\r\n.b\r\n", "a\r\n..\r\n.b\r\n"},
+        {"a\n.\nb", "a\r\n.\r\nb\r\n"},
+        {"a\rb\r\rc", "a\r\nb\r\n\r\nc\r\n"},
+        {"a\r\r\nb\r\r", "a\r\nb\r\n\r\n"},
+        {"a\r", "a\r\n"},
+        {"\r\r\r\r\r\r\r\r\r\r", "\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        for (size_t step = 1; step < 4; step++) {
+            struct maildata_decoder d;
+            uint8_t out[MAILDATA_ROOM_MIN];
+            char text[64] = "";
+            size_t len = 0;
+            size_t got = 0;
+            bool ended;
+
+            maildata_decoder_init_chunks(&d);
+            for (size_t at = 0; at < strlen(rows[i].raw);) {
+                size_t left = strlen(rows[i].raw) - at;
+                size_t used;
+
+                assert_false(maildata_decode(&d, (const uint8_t *)rows[i].raw + at,
+                                             left < step ? left : step, &used, out, sizeof(out),
+                                             &got));
+                memcpy(text + len, out, got);
+                at += used;
+                len += got;
+            }
+            do {
+                ended = maildata_finish(&d, out, sizeof(out), &got);
+                memcpy(text + len, out, got);
+                len += got;
+            } while (!ended);
+            assert_int_equal(len, strlen(rows[i].text));
+            assert_memory_equal(text, rows[i].text, len);
+        }
+    }
+}
+
 /* ---- out ------------------------------------------------------------------------------------- */
 
 static void encode(const void *text, size_t len, size_t step, struct bytes *out)
@@ -341,6 +444,8 @@ int main(void)
         cmocka_unit_test(octets_behind_the_end_are_untouched),
         cmocka_unit_test(a_small_room_only_takes_more_calls),
         cmocka_unit_test(quirks_are_told),
+        cmocka_unit_test(only_lf_dot_lf_of_a_mail_without_cr_is_held_back),
+        cmocka_unit_test(in_chunks_no_dot_means_anything),
         cmocka_unit_test(dots_are_stuffed_and_the_end_appended),
         cmocka_unit_test(a_full_buffer_takes_nothing),
         cmocka_unit_test(what_goes_out_has_one_end_only),

@@ -155,7 +155,7 @@ static void the_envelope_is_whole_at_the_commit_and_stays(void **state)
     assert_string_equal(e->helo, "printer");
     assert_string_equal(e->message_id, "<1@x>");
     assert_string_equal(e->subject, "long  one");
-    assert_string_equal(e->repairs, "no_date");
+    assert_string_equal(e->repairs, "no_date,no_from,no_to");
     assert_true(e->arrived_ms == DRIVER_WALL_MS);
     assert_int_equal(e->size, d.content.len);
     assert_true(envelope_set(&e->route, "default")); /* the caller's part */
@@ -203,6 +203,52 @@ static void a_header_too_large_passes_and_is_marked(void **state)
     assert_null(strstr(bytes_string(&d.content), "Message-ID:"));
     assert_memory_equal(d.content.data, "Received: ", 10);
     driver_done(&d);
+}
+
+/* All of it has to be held until it is known to be body. */
+static void many_empty_lines_before_text_are_body(void **state)
+{
+    enum { LINES = 50000 };
+    struct session_driver d;
+
+    (void)state;
+    begin(&d);
+    driver_text(&d, TO_DATA);
+    for (size_t i = 0; i < LINES; i++)
+        driver_text(&d, "\r\n");
+    driver_text(&d, "Paper jam\r\n.\r\n");
+    assert_int_equal(d.commits, 1);
+    assert_int_equal(d.content.len - server_fsm_envelope(d.fsm)->header_size,
+                     (LINES - 1) * 2 + strlen("Paper jam\r\n"));
+    assert_memory_equal(server_fsm_envelope(d.fsm)->repairs, "no_header,", 10);
+    driver_done(&d);
+}
+
+static void raw_binary_data_is_given_up_wherever_it_comes(void **state)
+{
+    static const char begins[] = TO_DATA "Content-Type: image/tiff\r\n\r\n";
+    char *text = malloc(100000);
+
+    (void)state;
+    assert_non_null(text);
+    memset(text, 'x', 100000);
+    for (size_t at = 0; at < 100000; at += 9999) {
+        struct session_driver d;
+
+        begin(&d);
+        driver_text(&d, begins);
+        (void)driver_heard(&d);
+        driver_feed(&d, text, at);
+        driver_feed(&d, "", 1);
+        driver_feed(&d, text, 100000 - at);
+        assert_int_equal(d.discards, 1);
+        driver_text(&d, "\r\n.\r\n");
+        assert_memory_equal(driver_heard(&d), "554 5.6.1 ", 10);
+        assert_int_equal(d.commits, 0);
+        assert_true(server_fsm_is_idle(d.fsm));
+        driver_done(&d);
+    }
+    free(text);
 }
 
 static void phases_and_predicates_follow_the_session(void **state)
@@ -492,6 +538,12 @@ static void random_octets_break_nothing(void **state)
                                          "\xff",
                                          " ",
                                          "BDAT 1\r\n",
+                                         "BDAT 20\r\n",
+                                         "BDAT 0\r\n",
+                                         "BDAT 3 LAST\r\n",
+                                         "BDAT 0 LAST\r\n",
+                                         "AUTH LOGIN\r\n",
+                                         "*\r\n",
                                          "x:"};
     struct server_settings settings = driver_settings();
     uint32_t seed = 1;
@@ -516,6 +568,213 @@ static void random_octets_break_nothing(void **state)
     assert_true(commits > 50);
 }
 
+/* ---- signing in ------------------------------------------------------------------------------ */
+
+/* Feeds a line to a machine whose shell is this test. */
+static void send_line(struct server_fsm *f, const char *line, struct server_effect *out)
+{
+    size_t used;
+
+    server_fsm_step(f, (const uint8_t *)line, strlen(line), 0, &used, out);
+    assert_int_equal(used, strlen(line));
+}
+
+static struct server_fsm *fsm_with(enum config_login auth)
+{
+    struct server_settings settings = driver_settings();
+    struct server_fsm *f;
+
+    settings.auth = auth;
+    f = server_fsm_new(&settings);
+    assert_non_null(f);
+    return f;
+}
+
+static void a_login_is_handed_out_decoded_and_then_forgotten(void **state)
+{
+    static const char said[] = "\0camera\0secret";
+    struct server_fsm *f = fsm_with(CONFIG_LOGIN_OPTIONAL);
+    struct server_effect effect;
+
+    (void)state;
+    send_line(f, "auth plain AGNhbWVyYQBzZWNyZXQ=\r\n", &effect);
+    assert_int_equal(effect.kind, SERVER_AUTH);
+    assert_string_equal(effect.text, "PLAIN");
+    assert_int_equal(effect.data_len, sizeof(said) - 1);
+    assert_memory_equal(effect.data, said, sizeof(said) - 1);
+    assert_true(server_fsm_is_waiting(f));
+    assert_true(server_fsm_is_idle(f));
+    assert_string_equal(server_fsm_phase(f), "checking a login");
+    server_fsm_checked(f, SERVER_CHECK_WRONG, NULL, &effect);
+    assert_int_equal(effect.kind, SERVER_REPLY);
+    assert_memory_equal(effect.text, "535 5.7.8 ", 10);
+    server_fsm_checked(f, SERVER_CHECK_VERIFIED, NULL, &effect); /* nobody asked */
+    assert_int_equal(effect.kind, SERVER_NOTHING);
+    server_fsm_free(f);
+}
+
+static void nothing_said_and_an_empty_answer_are_two_things(void **state)
+{
+    struct server_fsm *f = fsm_with(CONFIG_LOGIN_OPTIONAL);
+    struct server_effect effect;
+
+    (void)state;
+    send_line(f, "AUTH LOGIN\r\n", &effect);
+    assert_int_equal(effect.kind, SERVER_AUTH);
+    assert_null(effect.data);
+    server_fsm_challenge(f, "Username:", 9, &effect);
+    assert_memory_equal(effect.text, "334 VXNlcm5hbWU6\r\n", effect.text_len);
+    assert_false(server_fsm_is_waiting(f));
+    assert_string_equal(server_fsm_phase(f), "waiting for the rest of a login");
+    send_line(f, "\r\n", &effect);
+    assert_int_equal(effect.kind, SERVER_AUTH);
+    assert_null(effect.text);
+    assert_non_null(effect.data);
+    assert_int_equal(effect.data_len, 0);
+    server_fsm_checked(f, SERVER_CHECK_UNAVAILABLE, NULL, &effect);
+    send_line(f, "AUTH LOGIN =\r\n", &effect);
+    assert_string_equal(effect.text, "LOGIN");
+    assert_non_null(effect.data);
+    assert_int_equal(effect.data_len, 0);
+    server_fsm_free(f);
+}
+
+static void a_check_that_comes_too_late_changes_nothing(void **state)
+{
+    const struct server_identity who = {.device = "d", .login = "l"};
+    struct server_fsm *f = fsm_with(CONFIG_LOGIN_REQUIRED);
+    struct server_effect effect;
+
+    (void)state;
+    send_line(f, "AUTH PLAIN =\r\n", &effect);
+    assert_int_equal(effect.kind, SERVER_AUTH);
+    server_fsm_shut(f, "stopping", &effect);
+    assert_int_equal(effect.kind, SERVER_CLOSE);
+    server_fsm_checked(f, SERVER_CHECK_VERIFIED, &who, &effect);
+    assert_int_equal(effect.kind, SERVER_NOTHING);
+    server_fsm_challenge(f, "x", 1, &effect);
+    assert_int_equal(effect.kind, SERVER_NOTHING);
+    server_fsm_free(f);
+}
+
+static void a_login_changes_the_limits_to_those_of_its_device(void **state)
+{
+    struct server_settings settings = driver_settings();
+    struct session_driver d;
+
+    (void)state;
+    settings.auth = CONFIG_LOGIN_REQUIRED;
+    driver_init(&d, &settings);
+    (void)driver_heard(&d);
+    driver_text(&d, "AUTH PLAIN AGNhbWVyYQBrN21weDN3OXFk\r\n");
+    assert_string_equal(driver_heard(&d), "235 2.7.0 Authentication successful\r\n");
+    driver_text(&d, "MAIL FROM:<a@b.example> SIZE=1048577\r\n");
+    assert_memory_equal(driver_heard(&d), "552 5.3.4 ", 10);
+    driver_text(&d, "MAIL FROM:<a@b.example> SIZE=1048576 MT-PRIORITY=-1\r\n");
+    assert_true(server_fsm_has_lane(d.fsm));
+    assert_int_equal(server_fsm_envelope(d.fsm)->lane, LANE_BULK);
+    driver_text(&d, "RCPT TO:<a@b.example>\r\nRCPT TO:<b@b.example>\r\n");
+    (void)driver_heard(&d);
+    driver_text(&d, "RCPT TO:<c@b.example>\r\n");
+    assert_memory_equal(driver_heard(&d), "452 4.5.3 Too many recipients: 2 ", 33);
+    driver_text(&d, "MAIL FROM:<a@b.example>\r\n");
+    assert_false(server_fsm_has_lane(d.fsm));
+    driver_done(&d);
+}
+
+/* ---- chunks and silence ---------------------------------------------------------------------- */
+
+static void chunks_are_mail_data_until_their_answer(void **state)
+{
+    struct session_driver d;
+
+    (void)state;
+    begin(&d);
+    d.by_hand = true;
+    driver_text(&d, "MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nBDAT 4\r\nS");
+    assert_true(server_fsm_in_mail_data(d.fsm));
+    assert_string_equal(server_fsm_phase(d.fsm), "receiving mail data");
+    driver_text(&d, ": x");
+    assert_true(server_fsm_in_mail_data(d.fsm));
+    assert_false(server_fsm_is_idle(d.fsm));
+    assert_string_equal(server_fsm_phase(d.fsm), "waiting for the next chunk of mail data");
+    driver_text(&d, "BDAT 0 LAST\r\nNOOP\r\n");
+    assert_true(server_fsm_is_waiting(d.fsm));
+    (void)driver_heard(&d);
+    driver_committed(&d);
+    assert_string_equal(driver_heard(&d), "250 2.0.0 Ok: queued as 4f2a\r\n250 2.0.0 Ok\r\n");
+    driver_done(&d);
+}
+
+/* Input that is used up must not hide an effect: the caller may pause behind any of them. */
+static void a_large_mail_in_chunks_is_stored_octet_for_octet(void **state)
+{
+    static const char line[] = "0123456789012345678901234567890123456789012345678901234567890\r\n";
+    struct session_driver d;
+    struct bytes mail;
+    struct bytes wire;
+
+    (void)state;
+    for (size_t chunk = 1; chunk < 200000; chunk = chunk * 7 + 1) {
+        begin(&d);
+        bytes_init(&mail, 4 << 20);
+        bytes_init(&wire, 64 << 20);
+        assert_true(bytes_text(&mail, "Subject: x\r\nDate: Fri, 4 Jul 2025 10:00:00 +0000\r\n"
+                                      "From: a@b.example\r\nTo: c@d.example\r\n"
+                                      "Message-ID: <a@b>\r\n\r\n"));
+        while (mail.len < (chunk < 100 ? 5000 : 300000))
+            assert_true(bytes_text(&mail, line));
+        for (size_t at = 0; at < mail.len; at += chunk) {
+            size_t n = mail.len - at < chunk ? mail.len - at : chunk;
+
+            assert_true(
+                bytes_printf(&wire, "BDAT %zu%s\r\n", n, at + n == mail.len ? " LAST" : ""));
+            assert_true(bytes_append(&wire, mail.data + at, n));
+        }
+        driver_text(&d, "MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n");
+        driver_feed(&d, wire.data, wire.len);
+        assert_int_equal(d.commits, 1);
+        assert_true(d.content.len > mail.len);
+        assert_memory_equal(d.content.data + d.content.len - mail.len, mail.data, mail.len);
+        bytes_done(&mail);
+        bytes_done(&wire);
+        driver_done(&d);
+    }
+}
+
+static void silence_is_of_interest_only_behind_lf_dot_lf(void **state)
+{
+    struct session_driver d;
+    struct server_effect effect;
+
+    (void)state;
+    begin(&d);
+    assert_false(server_fsm_awaits_silence(d.fsm));
+    driver_text(&d, TO_DATA);
+    assert_false(server_fsm_awaits_silence(d.fsm));
+    driver_text(&d, "Subject: x\n\ny\n.");
+    assert_false(server_fsm_awaits_silence(d.fsm));
+    driver_text(&d, "\n");
+    assert_true(server_fsm_awaits_silence(d.fsm));
+    server_fsm_silence(d.fsm, SERVER_LF_DOT_LF_MS - 1, 0, &effect);
+    assert_int_equal(effect.kind, SERVER_NOTHING);
+    driver_text(&d, "z");
+    assert_false(server_fsm_awaits_silence(d.fsm));
+    server_fsm_silence(d.fsm, SERVER_LF_DOT_LF_MS, 0, &effect);
+    assert_int_equal(effect.kind, SERVER_NOTHING);
+    driver_text(&d, "\n.\n");
+    (void)driver_heard(&d);
+    d.by_hand = true;
+    driver_silence(&d, SERVER_LF_DOT_LF_MS);
+    assert_true(server_fsm_is_waiting(d.fsm));
+    driver_committed(&d);
+    assert_string_equal(driver_heard(&d), "250 2.0.0 Ok: queued as 4f2a\r\n");
+    assert_true(d.closed);
+    assert_string_equal(server_fsm_phase(d.fsm), "LF . LF and silence");
+    assert_memory_equal(d.content.data + d.content.len - 10, "\ny\r\n.\r\nz\r\n", 10);
+    driver_done(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -526,6 +785,8 @@ int main(void)
         cmocka_unit_test(the_envelope_is_whole_at_the_commit_and_stays),
         cmocka_unit_test(a_subject_is_cut_for_people),
         cmocka_unit_test(a_header_too_large_passes_and_is_marked),
+        cmocka_unit_test(many_empty_lines_before_text_are_body),
+        cmocka_unit_test(raw_binary_data_is_given_up_wherever_it_comes),
         cmocka_unit_test(phases_and_predicates_follow_the_session),
         cmocka_unit_test(a_shut_session_says_why_and_does_no_more),
         cmocka_unit_test(a_store_that_failed_is_refused_at_the_end_only),
@@ -539,6 +800,13 @@ int main(void)
         cmocka_unit_test(local_time_is_shown_where_it_is_known),
         cmocka_unit_test(as_many_recipients_as_an_envelope_holds),
         cmocka_unit_test(random_octets_break_nothing),
+        cmocka_unit_test(a_login_is_handed_out_decoded_and_then_forgotten),
+        cmocka_unit_test(nothing_said_and_an_empty_answer_are_two_things),
+        cmocka_unit_test(a_check_that_comes_too_late_changes_nothing),
+        cmocka_unit_test(a_login_changes_the_limits_to_those_of_its_device),
+        cmocka_unit_test(chunks_are_mail_data_until_their_answer),
+        cmocka_unit_test(a_large_mail_in_chunks_is_stored_octet_for_octet),
+        cmocka_unit_test(silence_is_of_interest_only_behind_lf_dot_lf),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

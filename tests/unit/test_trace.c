@@ -75,6 +75,21 @@ static void a_helo_that_is_no_name_gives_way_to_the_address(void **state)
     }
 }
 
+static void a_comment_tells_of_tls(void **state)
+{
+    struct trace t = usual();
+
+    (void)state;
+    t.tls = "TLSv1.3 TLS_AES_256_GCM_SHA384";
+    t.protocol = "ESMTPS";
+    t.helo = "scanner.example";
+    t.recipient = NULL;
+    assert_received(&t, "Received: from scanner.example ([192.168.1.21])\r\n"
+                        "\t(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384)\r\n"
+                        "\tby relay.example with ESMTPS id 4f2a;\r\n"
+                        "\tFri, 4 Jul 2025 12:00:00 +0200\r\n");
+}
+
 static void a_full_buffer_is_told(void **state)
 {
     struct trace t = usual();
@@ -168,6 +183,7 @@ int main(void)
         cmocka_unit_test(received_names_client_host_id_and_recipient),
         cmocka_unit_test(several_recipients_do_not_see_each_other),
         cmocka_unit_test(a_helo_that_is_no_name_gives_way_to_the_address),
+        cmocka_unit_test(a_comment_tells_of_tls),
         cmocka_unit_test(a_full_buffer_is_told),
         cmocka_unit_test(dates_are_those_of_rfc_5322),
         cmocka_unit_test(dates_agree_with_the_c_library),

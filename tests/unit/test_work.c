@@ -244,6 +244,26 @@ static void content_jobs_run_beside_each_other_and_beside_the_journal(void **sta
     expect_to_meet(*state, EXECUTOR_JOURNAL, EXECUTOR_CONTENT);
 }
 
+static void slow_jobs_run_one_at_a_time_and_hold_nobody_up(void **state)
+{
+    struct recorder *r = *state;
+    struct meeting m = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
+    struct meeting_job jobs[2] = {{{meet, leave, NULL}, &m}, {{meet, leave, NULL}, &m}};
+    struct executor usual = r->executor;
+
+    r->executor = work_slow_executor(r->work);
+    r->executor.submit(r->executor.ctx, EXECUTOR_JOURNAL, &jobs[0].job); /* waits for the other */
+    usual.submit(usual.ctx, EXECUTOR_CONTENT, &jobs[1].job);
+    for (int i = 0; i < JOBS; i++)
+        submit_job(r, EXECUTOR_CONTENT, i, true);
+    work_drain(r->work);
+    assert_int_equal(m.left, 2);
+    assert_int_equal(r->done, JOBS);
+    assert_int_equal(atomic_load(&r->overlaps), 0);
+    for (int i = 0; i < JOBS; i++)
+        assert_int_equal(r->order[i], i);
+}
+
 static void freeing_nothing_is_fine(void **state)
 {
     (void)state;
@@ -262,6 +282,7 @@ int main(void)
         TEST(after_draining_the_loop_still_works),
         TEST(freeing_delivers_what_is_under_way),
         TEST(content_jobs_run_beside_each_other_and_beside_the_journal),
+        TEST(slow_jobs_run_one_at_a_time_and_hold_nobody_up),
         TEST(freeing_nothing_is_fine),
     };
 
