@@ -19,6 +19,7 @@
 #include "relay/base/tls_private.h"
 
 #define READS_PER_TURN  4
+#define READ_ONCE       16384 /* what a consumer leaves when it pauses is kept, so less is better */
 #define WRITES_PER_TURN 8
 #define WRITE_PARTS     16    /* of the queued output, in one sendmsg() */
 #define TLS_WRITE       16384 /* one TLS record */
@@ -378,7 +379,7 @@ static bool read_once(struct stream *s)
     struct error err = ERROR_INIT;
     uint8_t *buffer = s->loop->buffer;
     size_t have = s->kept_len;
-    size_t room = STREAM_READ - have;
+    size_t room = STREAM_READ - have < READ_ONCE ? STREAM_READ - have : READ_ONCE;
     size_t got = 0;
     enum tls_step step = receive(s, buffer + have, room, &got, &err);
 

@@ -41,9 +41,9 @@ struct stream_loop; /* what the streams of one loop share */
 struct tls_context; /* relay/base/tls.h */
 
 enum stream_end {
-    /* Orderly: the peer sent FIN or close_notify; err->kind is ERROR_NONE. Under TLS a FIN without
-     * close_notify is told with ERROR_IO: what came last may have been cut off. The stream can
-     * still be written to. */
+    /* Orderly: the peer sent FIN or close_notify; err->kind is ERROR_NONE. To a TLS client a FIN
+     * without close_notify is told with ERROR_IO: what came last may have been cut off. The stream
+     * can still be written to. */
     STREAM_END_CLOSED,
     STREAM_END_RESET,   /* the connection was lost; err says how */
     STREAM_END_TLS,     /* TLS failed; err says how, and what to do */

@@ -409,8 +409,11 @@ static bool set_up(struct tls_context *c, enum tls_profile profile)
         SSL_CTX_set_dh_auto(c->ctx, 1) != 1)
         return false;
     SSL_CTX_set_app_data(c->ctx, c);
+    /* A device that ends without close_notify can still read what it is owed, if no alert is sent.
+     * Whether mail data was cut off, SMTP knows by itself. */
     SSL_CTX_set_options(c->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
-                                    SSL_OP_CIPHER_SERVER_PREFERENCE | profiles[profile].options);
+                                    SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_IGNORE_UNEXPECTED_EOF |
+                                    profiles[profile].options);
     SSL_CTX_set_mode(c->ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                  SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_session_cache_mode(c->ctx, SSL_SESS_CACHE_OFF);

@@ -11,16 +11,15 @@ import os
 import pathlib
 import pwd
 import grp
-import shutil
 import signal
 import socket
 import subprocess
 
-from harness import BIN, MAILBOX, PASSWORD, eventually
+from harness import MAILBOX, PASSWORD, eventually
+from packages import Unavailable, unpacked
 from practice import certificate
 
 PACKAGES = ("postfix", "libsasl2-modules", "libsasl2-modules-db", "sasl2-bin")
-PEERS = BIN / "peers"
 REFUSED = "nobody@office.test"
 OWNER, SET_GID_GROUP, NOBODY = "mail", "games", "nobody"
 QUEUES = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "maildrop", "pid",
@@ -100,43 +99,13 @@ mech_list: {mechanisms}
 """
 
 
-class Unavailable(Exception):
-    """Why Postfix cannot be run here."""
-
-
-def fetch():
-    """The root of the unpacked packages."""
-    root = PEERS / "postfix"
-    if root.is_dir():
-        return root
-    if not shutil.which("apt-get") or not shutil.which("dpkg"):
-        raise Unavailable("this is no Debian, so the packages cannot be fetched")
-    PEERS.mkdir(parents=True, exist_ok=True)
-    download = PEERS / "download"
-    shutil.rmtree(download, ignore_errors=True)
-    download.mkdir()
-    command = ["apt-get", "-q", "download", *PACKAGES]
-    done = subprocess.run(command, cwd=download, capture_output=True, timeout=120, check=False)
-    if done.returncode != 0:  # the lists may be missing or old
-        subprocess.run(["apt-get", "-q", "update"], capture_output=True, timeout=120, check=False)
-        done = subprocess.run(command, cwd=download, capture_output=True, timeout=120, check=False)
-    if done.returncode != 0:
-        raise Unavailable(f"apt-get download: {done.stderr.decode('utf-8', 'replace').strip()}")
-    unpacked = PEERS / "postfix.new"
-    shutil.rmtree(unpacked, ignore_errors=True)
-    for package in sorted(download.glob("*.deb")):
-        subprocess.run(["dpkg", "--extract", package, unpacked], check=True, timeout=60)
-    unpacked.rename(root)
-    return root
-
-
 class Postfix:
     """Listens on 127.0.0.1 and self.port for MAILBOX and PASSWORD; takes mail for office.test but for REFUSED."""
 
     def __init__(self, directory, mechanisms="PLAIN LOGIN"):
         if os.geteuid() != 0:
             raise Unavailable("Postfix has to be started by root")
-        self.root = fetch()
+        self.root = unpacked("postfix", PACKAGES)
         self.directory = pathlib.Path(directory) / "postfix"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
