@@ -39,6 +39,8 @@ enum field_type {
     FIELD_PATH, /* written also when empty: the null reverse-path means something */
     FIELD_U64,
     FIELD_U32,
+    FIELD_SOME64, /* left out when 0, as the next */
+    FIELD_SOME32,
     FIELD_LANE,
     FIELD_BODY,
     FIELD_FLAG
@@ -74,6 +76,13 @@ static const struct field fields[] = {
     FIELD("arrived", FIELD_U64, arrived_ms),
     FIELD("size", FIELD_U64, size),
     FIELD("header-size", FIELD_U32, header_size),
+    FIELD("partial-id", FIELD_TEXT, partial_id),
+    FIELD("partial-number", FIELD_SOME32, partial_number),
+    FIELD("partial-total", FIELD_SOME32, partial_total),
+    FIELD("partial-group", FIELD_SOME64, partial_group),
+    FIELD("partial-kin", FIELD_SOME64, partial_kin),
+    FIELD("partial-wait", FIELD_SOME64, partial_wait_ms),
+    FIELD("joined", FIELD_SOME32, joined),
 };
 
 /* Lines that belong to the nearest "recipient" line above them. */
@@ -322,6 +331,14 @@ static void put_field(struct bytes *out, const struct field *f, const void *obje
     case FIELD_U32:
         put_number(out, f->key, *(const uint32_t *)at);
         break;
+    case FIELD_SOME64:
+        if (*(const uint64_t *)at != 0)
+            put_number(out, f->key, *(const uint64_t *)at);
+        break;
+    case FIELD_SOME32:
+        if (*(const uint32_t *)at != 0)
+            put_number(out, f->key, *(const uint32_t *)at);
+        break;
     case FIELD_LANE:
         put_line(out, f->key, lane_name(*(const enum lane *)at));
         break;
@@ -471,10 +488,12 @@ static bool get_field(const struct field *f, void *object, const struct line *li
     case FIELD_PATH:
         return envelope_set_n(at, line->value, line->value_len) || no_memory(err);
     case FIELD_U64:
+    case FIELD_SOME64:
         if (!get_number(line, UINT64_MAX, at))
             break;
         return true;
     case FIELD_U32:
+    case FIELD_SOME32:
         if (!get_number(line, UINT32_MAX, &number))
             break;
         *(uint32_t *)at = (uint32_t)number;

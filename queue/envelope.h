@@ -64,6 +64,14 @@ struct envelope {
     uint64_t arrived_ms;  /* wall clock, ms since 1970; for people only, never for scheduling */
     uint64_t size;        /* octets of the stored mail data, CR LF form, trace field included */
     uint32_t header_size; /* octets of its header section with the empty line; 0 when unknown */
+    /* Of a fragment of a mail that its device has split (message/partial, RFC 2046 5.2.2). */
+    char *partial_id; /* or "" */
+    uint32_t partial_number;
+    uint32_t partial_total;   /* 0 = it does not say */
+    uint64_t partial_group;   /* 0 = it does not wait for its siblings */
+    uint64_t partial_kin;     /* hash of what siblings have in common */
+    uint64_t partial_wait_ms; /* how long it waits for them */
+    uint32_t joined;          /* from so many fragments, of partial_group; 0 = as it came */
     struct recipient *recipients;
     size_t recipient_count;
 };

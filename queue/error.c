@@ -6,9 +6,10 @@
 #include <string.h>
 
 static const char *const kind_names[] = {
-    [ERROR_NONE] = "none",       [ERROR_IO] = "io",       [ERROR_NO_ROOM] = "no_room",
-    [ERROR_DAMAGED] = "damaged", [ERROR_BUSY] = "busy",   [ERROR_MISSING] = "missing",
-    [ERROR_INVALID] = "invalid", [ERROR_LIMIT] = "limit", [ERROR_UNTRUSTED] = "untrusted",
+    [ERROR_NONE] = "none",           [ERROR_IO] = "io",       [ERROR_NO_ROOM] = "no_room",
+    [ERROR_DAMAGED] = "damaged",     [ERROR_BUSY] = "busy",   [ERROR_MISSING] = "missing",
+    [ERROR_INVALID] = "invalid",     [ERROR_LIMIT] = "limit", [ERROR_SHARE] = "share",
+    [ERROR_UNTRUSTED] = "untrusted",
 };
 
 _Static_assert(sizeof(kind_names) / sizeof(kind_names[0]) == ERROR_UNTRUSTED + 1,

@@ -24,6 +24,7 @@ enum error_kind {
     ERROR_MISSING,  /* no such message, file or key */
     ERROR_INVALID,  /* the caller's or a person's input is wrong */
     ERROR_LIMIT,    /* a named limit was reached */
+    ERROR_SHARE,    /* one device's part of the room is used up, others' is not */
     ERROR_UNTRUSTED /* a peer did not prove who it is */
 };
 

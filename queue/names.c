@@ -29,10 +29,10 @@ static uint64_t hash(const char *text)
 }
 
 /* Where the text is or should be. */
-static char **find(char **slots, size_t cap, const char *text)
+static struct name **find(struct name **slots, size_t cap, const char *text)
 {
     size_t i = (size_t)hash(text) & (cap - 1);
-    while (slots[i] && strcmp(slots[i], text) != 0)
+    while (slots[i] && strcmp(slots[i]->text, text) != 0)
         i = (i + 1) & (cap - 1);
     return &slots[i];
 }
@@ -40,26 +40,40 @@ static char **find(char **slots, size_t cap, const char *text)
 static int grow(struct names *n)
 {
     size_t cap = n->cap ? n->cap * 2 : NAMES_FIRST;
-    char **slots = calloc(cap, sizeof(*slots));
+    struct name **slots = calloc(cap, sizeof(*slots));
     if (!slots)
         return 0;
     for (size_t i = 0; i < n->cap; i++)
         if (n->slots[i])
-            *find(slots, cap, n->slots[i]) = n->slots[i];
+            *find(slots, cap, n->slots[i]->text) = n->slots[i];
     free(n->slots);
     n->slots = slots;
     n->cap = cap;
     return 1;
 }
 
-const char *names_keep(struct names *n, const char *text)
+static struct name *name_new(const char *text)
+{
+    size_t size = strlen(text) + 1;
+    struct name *name = calloc(1, sizeof(*name) + size);
+    if (name)
+        memcpy(name->text, text, size);
+    return name;
+}
+
+struct name *names_keep(struct names *n, const char *text)
 {
     if (n->count * 2 >= n->cap && !grow(n))
         return NULL;
-    char **slot = find(n->slots, n->cap, text);
+    struct name **slot = find(n->slots, n->cap, text);
     if (!*slot) {
-        *slot = strdup(text);
+        *slot = name_new(text);
         n->count += *slot != NULL;
     }
     return *slot;
+}
+
+const struct name *names_find(const struct names *n, const char *text)
+{
+    return n->cap > 0 ? *find(n->slots, n->cap, text) : NULL;
 }

@@ -1,13 +1,20 @@
 /*
- * Strings kept once. A name stays at its address until names_done(). Pure.
+ * Strings kept once, each with a number of its user's. A name stays at its address until
+ * names_done(). Pure.
  */
 #ifndef OUTTRAY_QUEUE_NAMES_H
 #define OUTTRAY_QUEUE_NAMES_H
 
 #include <stddef.h>
+#include <stdint.h>
+
+struct name {
+    uint64_t number; /* 0 at first; the user's */
+    char text[];
+};
 
 struct names {
-    char **slots; /* open addressing; a power of two */
+    struct name **slots; /* open addressing; a power of two */
     size_t cap;
     size_t count;
 };
@@ -15,6 +22,8 @@ struct names {
 void names_init(struct names *n);
 void names_done(struct names *n);
 /* The one copy of this text. NULL without memory. */
-const char *names_keep(struct names *n, const char *text);
+struct name *names_keep(struct names *n, const char *text);
+/* NULL when it is not kept. */
+const struct name *names_find(const struct names *n, const char *text);
 
 #endif

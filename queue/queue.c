@@ -194,6 +194,8 @@ static void copy_info(const struct queue *q, const struct message *m, struct que
         .due_ms = waits && !m->leased ? m->entry.due_ms : SCHEDULE_NEVER,
         .tried_ms = m->tried_ms,
         .route = schedule_route_name(q->schedule, m->route),
+        .device = m->device->text,
+        .part = m->part ? *m->part : (struct record_part){.kind = RECORD_WHOLE},
     };
 }
 
@@ -211,6 +213,17 @@ bool queue_pick(struct queue *q, uint32_t route, uint64_t now_ms, struct queue_i
         return false;
     struct message *m = (struct message *)((char *)entry - offsetof(struct message, entry));
     set_lease(q, m, true);
+    copy_info(q, m, out_info);
+    return true;
+}
+
+bool queue_lease(struct queue *q, uint64_t id, struct queue_info *out_info)
+{
+    struct message *m = spool_find(q, id);
+    if (!m || m->leased || m->damaged || m->state != QUEUE_QUEUED)
+        return false;
+    set_lease(q, m, true);
+    spool_schedule(q, m, SCHEDULE_NEVER);
     copy_info(q, m, out_info);
     return true;
 }
@@ -330,6 +343,12 @@ bool queue_find(const struct queue *q, uint64_t id, struct queue_info *out_info)
     if (m)
         copy_info(q, m, out_info);
     return m != NULL;
+}
+
+uint64_t queue_device_bytes(const struct queue *q, const char *device)
+{
+    const struct name *name = names_find(&q->devices, device);
+    return name ? name->number : 0;
 }
 
 bool queue_list(const struct queue *q, uint64_t after, struct queue_info *out_info)

@@ -22,6 +22,7 @@
 #include "queue/error.h"
 #include "queue/executor.h"
 #include "queue/fileops.h"
+#include "queue/record.h"
 #include "queue/schedule.h"
 
 #define QUEUE_ID_TEXT   17 /* hex digits and NUL */
@@ -58,7 +59,9 @@ struct queue_info {
     uint64_t arrived_ms; /* wall clock */
     uint64_t due_ms;     /* monotonic; SCHEDULE_NEVER when held, dead or in flight */
     uint64_t tried_ms;   /* time so far in which it could have been tried */
-    const char *route;   /* valid until the queue is closed */
+    const char *route;   /* valid until the queue is closed, as the device */
+    const char *device;
+    struct record_part part; /* of a split mail */
 };
 
 struct queue_options {
@@ -114,17 +117,28 @@ bool queue_has_room(struct queue *q, uint64_t size, struct error *err);
  * until commit or abort. Memory: at most about three blocks a writer. */
 struct queue_writer *queue_begin(struct queue *q, void (*on_drain)(void *ctx), void *ctx,
                                  struct error *err);
+/* Says whose mail this will be, before the first append; `device` as the envelope will have it.
+ * From now on it counts for the device, which may have max_bytes of mail in the queue (0: no limit
+ * of its own), open writers included: what goes beyond is refused with ERROR_SHARE, here for about
+ * `size` octets to come (0: unknown) or by queue_append(), and only for this device. */
+bool queue_writer_share(struct queue_writer *w, const char *device, uint64_t max_bytes,
+                        uint64_t size, struct error *err);
 uint64_t queue_writer_id(const struct queue_writer *w);
 uint64_t queue_writer_size(const struct queue_writer *w);
 /* Appends mail data, already in its stored form. Copies. */
 enum queue_flow queue_append(struct queue_writer *w, const void *data, size_t len,
                              struct error *err);
 
-/* err is NULL exactly when the message is durable. It is then scheduled, due at once. */
+/* err is NULL exactly when the message is durable. It is then scheduled, due at once; a fragment
+ * (partial_group in its envelope) when its partial_wait_ms is over, also after a restart. */
 typedef void queue_commit_fn(void *ctx, uint64_t id, const struct error *err);
 
 /* Makes the message durable. Takes the writer, whatever happens; the envelope is borrowed for the
- * call only and its `size` is set from the bytes appended. The callback always comes. */
+ * call only and its `size` is set from the bytes appended. The callback always comes.
+ *
+ * One that was joined from fragments (`joined` in its envelope) stands in for all fragments of its
+ * partial_group from the moment in which it is durable: those that a crash leaves behind are gone
+ * at the next start. The caller leases them before, and settles them as gone in the callback. */
 void queue_commit(struct queue_writer *w, const struct envelope *e, uint64_t now_ms,
                   uint64_t wall_ms, queue_commit_fn *done, void *ctx);
 /* Forgets the message. Takes the writer; accepts NULL. */
@@ -135,6 +149,8 @@ void queue_abort(struct queue_writer *w);
 /* Leases the message that should go next on the route: it leaves the schedule until it is settled
  * or released. False when none is due. */
 bool queue_pick(struct queue *q, uint32_t route, uint64_t now_ms, struct queue_info *out_info);
+/* Leases this message, due or not. False when it is not queued, damaged or leased already. */
+bool queue_lease(struct queue *q, uint64_t id, struct queue_info *out_info);
 uint64_t queue_next_due(const struct queue *q, uint32_t route, uint64_t now_ms);
 /* Messages of the route in the schedule, due or not. */
 size_t queue_waiting(const struct queue *q, uint32_t route);
@@ -192,6 +208,8 @@ void queue_release(struct queue *q, uint64_t id, uint64_t due_ms);
 /* ---- looking and operating ------------------------------------------------------------------- */
 
 bool queue_find(const struct queue *q, uint64_t id, struct queue_info *out_info);
+/* Octets of the device's mail that is not gone, and of its writers that have not ended. */
+uint64_t queue_device_bytes(const struct queue *q, const char *device);
 /* The message with the smallest id above `after`; false when there is none. Walks in O(log n) or
  * better; the queue may change between two calls. */
 bool queue_list(const struct queue *q, uint64_t after, struct queue_info *out_info);

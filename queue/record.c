@@ -13,17 +13,32 @@
 #define STATE_REVIVED   2u
 
 #define MESSAGE_FIXED 30
+#define MESSAGE_PART  33 /* behind the names; only in a fragment's or a joined message's */
 #define STATE_LEN     32
 #define START_LEN     17
 #define DOUBT_LEN     9
 
-_Static_assert(MESSAGE_FIXED + 2 * RECORD_NAME_MAX <= RECORD_HEAD_MAX, "a head fits");
+_Static_assert(MESSAGE_FIXED + 2 * RECORD_NAME_MAX + MESSAGE_PART <= RECORD_HEAD_MAX,
+               "a head fits");
 
 static size_t put_name(uint8_t *out, const char *name)
 {
     size_t len = strlen(name);
     memcpy(out, name, len);
     return len;
+}
+
+static size_t put_part(uint8_t *out, const struct record_part *p)
+{
+    if (p->kind == RECORD_WHOLE)
+        return 0;
+    out[0] = p->kind;
+    bytes_put32(out + 1, p->number);
+    bytes_put32(out + 5, p->total);
+    bytes_put64(out + 9, p->group);
+    bytes_put64(out + 17, p->kin);
+    bytes_put64(out + 25, p->wait_ms);
+    return MESSAGE_PART;
 }
 
 size_t record_encode_message(const struct record_message *m, uint8_t *out)
@@ -41,6 +56,7 @@ size_t record_encode_message(const struct record_message *m, uint8_t *out)
     size_t len = MESSAGE_FIXED;
     len += put_name(out + len, m->route);
     len += put_name(out + len, m->device);
+    len += put_part(out + len, &m->part);
     return len;
 }
 
@@ -53,6 +69,18 @@ static bool read_name(struct bytes_reader *r, size_t len, char out[RECORD_NAME_M
         memcpy(out, p, len);
     out[len] = '\0';
     return true;
+}
+
+static void read_part(struct bytes_reader *r, struct record_part *out)
+{
+    struct record_part p = {.kind = bytes_read8(r)};
+    p.number = bytes_read32(r);
+    p.total = bytes_read32(r);
+    p.group = bytes_read64(r);
+    p.kin = bytes_read64(r);
+    p.wait_ms = bytes_read64(r);
+    if (!r->failed && p.kind <= RECORD_JOINED)
+        *out = p;
 }
 
 bool record_decode_message(const void *head, size_t len, struct record_message *out)
@@ -77,6 +105,7 @@ bool record_decode_message(const void *head, size_t len, struct record_message *
     if (version < RECORD_VERSION || lane >= LANE_COUNT || !read_name(&r, route_len, m.route) ||
         !read_name(&r, device_len, m.device))
         return false;
+    read_part(&r, &m.part);
     *out = m;
     return true;
 }

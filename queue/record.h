@@ -22,6 +22,18 @@
 #define RECORD_HEAD_MAX 640 /* of what this program writes; at most SEGMENT_HEAD_MAX */
 #define RECORD_END_LEN  16  /* of one record_end, encoded */
 
+/* What a message has to do with mail that a device has split (message/partial). */
+enum record_part_kind { RECORD_WHOLE = 0, RECORD_FRAGMENT = 1, RECORD_JOINED = 2 };
+
+struct record_part {
+    uint8_t kind;    /* enum record_part_kind */
+    uint32_t number; /* of a fragment: which one */
+    uint32_t total;  /* parts in all; 0 = the fragment does not say */
+    uint64_t group;  /* what its siblings and the joined message have in common; never used again */
+    uint64_t kin;    /* hash of what fragments must have in common */
+    uint64_t wait_ms; /* how long a fragment waits before it leaves by itself */
+};
+
 struct record_message {
     bool large;   /* its mail data is a file of its own */
     bool damaged; /* did not verify when this copy of it was made */
@@ -32,6 +44,7 @@ struct record_message {
     uint64_t size;
     char route[RECORD_NAME_MAX + 1];
     char device[RECORD_NAME_MAX + 1];
+    struct record_part part;
 };
 
 struct record_state {

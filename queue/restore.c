@@ -26,7 +26,8 @@ struct restore {
     struct queue_recovery found;
     struct numbers segments;
     struct numbers orphans;
-    struct bytes ends; /* record_end's of all STARTs */
+    struct numbers joined; /* groups of fragments that a joined message stands in for */
+    struct bytes ends;     /* record_end's of all STARTs */
     uint64_t max_seq;
     uint64_t max_id;
     uint64_t id_limit; /* of the newest START or MARK */
@@ -84,6 +85,12 @@ static bool list_segments(struct restore *r, struct error *err)
 
 /* ---- applying records ------------------------------------------------------------------------ */
 
+/* A fragment without a STATE waits from its arrival on. */
+static uint64_t first_due(const struct queue *q, const struct record_message *m)
+{
+    return q->now_ms + backoff_resume(m->part.wait_ms, m->arrived_ms, q->wall_ms);
+}
+
 static bool apply_message(struct restore *r, const struct recover_entry *e, const uint8_t *head,
                           struct error *err)
 {
@@ -94,6 +101,8 @@ static bool apply_message(struct restore *r, const struct recover_entry *e, cons
         r->found.damaged++;
         return true;
     }
+    if (fields.part.kind == RECORD_JOINED && e->body_ok)
+        add_number(&r->joined, fields.part.group);
     struct message *m = spool_find(q, id);
     if (m && !e->body_ok) /* the copy that it was made from is better */
         return true;
@@ -102,7 +111,7 @@ static bool apply_message(struct restore *r, const struct recover_entry *e, cons
         if (!m)
             return error_set(err, ERROR_NO_ROOM, "no memory for the spool's messages");
         spool_add(q, m, id);
-        m->entry.due_ms = q->now_ms;
+        m->entry.due_ms = first_due(q, &fields);
     }
     m->bad_message = fields.damaged || !e->body_ok;
     m->head_len = e->record.head_len;
@@ -360,6 +369,42 @@ static bool read_segments(struct restore *r, struct error *err)
     return true;
 }
 
+static struct message *next_message(const struct queue *q, uint64_t after)
+{
+    struct idtree_node *node = idtree_next(&q->messages, after);
+    return node ? spool_find(q, node->key) : NULL;
+}
+
+/* ---- fragments ------------------------------------------------------------------------------- */
+
+static bool is_stood_in_for(const struct restore *r, const struct message *m)
+{
+    return m->part && m->part->kind == RECORD_FRAGMENT && r->joined.count > 0 &&
+           bsearch(&m->part->group, r->joined.items, r->joined.count, sizeof(uint64_t),
+                   compare_numbers) != NULL;
+}
+
+/* The record of a joined message ends its fragments, whether or not their GONE got to the disk. It
+ * is never in an older segment than theirs, so it is there as long as they are. */
+static bool drop_fragments(struct restore *r, struct error *err)
+{
+    struct queue *q = r->q;
+    if (r->joined.failed)
+        return error_set(err, ERROR_NO_ROOM, "no memory for the spool's joined messages");
+    if (r->joined.count == 0)
+        return true;
+    qsort(r->joined.items, r->joined.count, sizeof(uint64_t), compare_numbers);
+    uint64_t after = 0;
+    for (struct message *m = next_message(q, after); m; m = next_message(q, after)) {
+        after = message_id(m);
+        if (!is_stood_in_for(r, m))
+            continue;
+        spool_detach(q, m);
+        spool_free_message(q, m);
+    }
+    return true;
+}
+
 /* ---- bodies ---------------------------------------------------------------------------------- */
 
 static void note_body(void *arg, const char *name)
@@ -417,12 +462,6 @@ static void settle_message(struct restore *r, struct message *m)
     r->found.messages++;
 }
 
-static struct message *next_message(const struct queue *q, uint64_t after)
-{
-    struct idtree_node *node = idtree_next(&q->messages, after);
-    return node ? spool_find(q, node->key) : NULL;
-}
-
 static void settle_messages(struct restore *r)
 {
     for (struct message *m = next_message(r->q, 0); m; m = next_message(r->q, message_id(m)))
@@ -453,7 +492,8 @@ bool restore_messages(struct queue *q, struct queue_recovery *out, struct error 
 {
     struct restore r = {.q = q, .id_limit = 1};
     bytes_init(&r.ends, SEGMENT_SIZE_MAX);
-    bool ok = list_segments(&r, err) && read_segments(&r, err) && read_bodies(&r, err);
+    bool ok = list_segments(&r, err) && read_segments(&r, err) && drop_fragments(&r, err) &&
+              read_bodies(&r, err);
     if (ok) {
         remove_orphans(&r);
         settle_messages(&r);
@@ -464,5 +504,6 @@ bool restore_messages(struct queue *q, struct queue_recovery *out, struct error 
     bytes_done(&r.ends);
     free(r.segments.items);
     free(r.orphans.items);
+    free(r.joined.items);
     return ok;
 }

@@ -23,13 +23,27 @@ uint64_t message_id(const struct message *m)
     return m->node.key;
 }
 
+static struct message *message_new(const struct record_part *part)
+{
+    struct message *m = calloc(1, sizeof(*m));
+    if (!m || part->kind == RECORD_WHOLE)
+        return m;
+    m->part = malloc(sizeof(*m->part));
+    if (m->part) {
+        *m->part = *part;
+        return m;
+    }
+    free(m);
+    return NULL;
+}
+
 struct message *spool_message(struct queue *q, const struct record_message *head)
 {
     uint32_t route;
-    const char *device = names_keep(&q->devices, head->device);
-    struct message *m = calloc(1, sizeof(*m));
+    struct name *device = names_keep(&q->devices, head->device);
+    struct message *m = message_new(&head->part);
     if (!m || !device || !schedule_route(q->schedule, head->route, &route)) {
-        free(m);
+        spool_free_message(q, m);
         return NULL;
     }
     m->device = device;
@@ -62,6 +76,7 @@ void spool_add(struct queue *q, struct message *m, uint64_t id)
     idtree_insert(&q->messages, &m->node, id);
     count(q, m, 1);
     q->living_bytes += m->size;
+    m->device->number += m->size;
     q->content_bytes += m->large ? m->size : 0;
 }
 
@@ -74,6 +89,7 @@ void spool_detach(struct queue *q, struct message *m)
     idtree_remove(&q->messages, &m->node);
     count(q, m, UINT64_MAX);
     q->living_bytes -= m->size;
+    m->device->number -= m->size;
     q->content_bytes -= m->large ? m->size : 0;
 }
 
@@ -83,6 +99,7 @@ void spool_free_message(struct queue *q, struct message *m)
         return;
     for (int kind = 0; kind < PLACE_COUNT; kind++)
         spool_unplace(q, m, (enum place_kind)kind);
+    free(m->part);
     free(m);
 }
 
@@ -111,8 +128,8 @@ void spool_schedule(struct queue *q, struct message *m, uint64_t due_ms)
         m->entry.due_ms = waits(m) && !m->leased ? due_ms : SCHEDULE_NEVER;
         return;
     }
-    if (!schedule_insert(q->schedule, &m->entry, m->route, (enum lane)m->lane, m->device, due_ms,
-                         message_id(m))) {
+    if (!schedule_insert(q->schedule, &m->entry, m->route, (enum lane)m->lane, m->device->text,
+                         due_ms, message_id(m))) {
         m->entry.due_ms = due_ms;
         m->unscheduled = true; /* upkeep tries again */
         q->unscheduled++;
@@ -357,7 +374,9 @@ void spool_message_head(const struct queue *q, const struct message *m, struct r
         .size = m->size,
     };
     strcpy(out->route, schedule_route_name(q->schedule, m->route));
-    strcpy(out->device, m->device);
+    strcpy(out->device, m->device->text);
+    if (m->part)
+        out->part = *m->part;
 }
 
 void spool_mark_damaged(struct queue *q, struct message *m)

@@ -38,7 +38,8 @@ struct message {
     struct idtree_node node;     /* key: the id */
     struct message *segment_prev;
     struct message *segment_next;
-    const char *device;
+    struct name *device;      /* its number: octets of its mail and of its open writers */
+    struct record_part *part; /* of a split mail; NULL for most */
     struct place places[PLACE_COUNT];
     uint64_t size;
     uint64_t arrived_ms;

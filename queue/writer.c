@@ -11,7 +11,7 @@
 
 #include "queue/spool.h"
 
-#define WRITER_BLOCKS_FULL 2  /* under way or waiting: the caller should stop */
+#define WRITER_BLOCKS_FULL 1  /* under way or waiting: the caller should stop */
 #define WRITER_BLOCKS_MAX  16 /* the caller did not stop */
 
 _Static_assert(QUEUE_SMALL_MAX <= CONTENT_BLOCK, "small mail fits the first block");
@@ -25,7 +25,10 @@ struct queue_writer {
     struct queue *q;
     uint64_t id;
     uint64_t size;
-    uint64_t counted; /* of it, in q->writer_bytes */
+    uint64_t counted;    /* of it, in q->writer_bytes */
+    struct name *device; /* or NULL */
+    uint64_t owned;      /* of the size, in the device's number */
+    uint64_t share;      /* that the device may have; 0: no limit */
     void (*on_drain)(void *ctx);
     void *ctx;
     enum writer_end end;
@@ -94,9 +97,18 @@ static void free_blocks(struct content_block *b)
     }
 }
 
+/* At once, also when the body is removed later: others of the device wait for the room. */
+static void disown(struct queue_writer *w)
+{
+    if (w->device)
+        w->device->number -= w->owned;
+    w->owned = 0;
+}
+
 static void writer_free(struct queue_writer *w)
 {
     struct queue *q = w->q;
+    disown(w);
     q->writer_bytes -= w->counted;
     if (w->created && !w->remove)
         content_close(&w->file);
@@ -106,7 +118,7 @@ static void writer_free(struct queue_writer *w)
     free_blocks(w->filling);
     free_blocks(w->ready);
     free_blocks(w->writing);
-    free(w->message);
+    spool_free_message(q, w->message);
     free(w);
 }
 
@@ -231,6 +243,30 @@ bool queue_has_room(struct queue *q, uint64_t size, struct error *err)
     return true;
 }
 
+static bool share_has_room(const struct queue_writer *w, uint64_t size, struct error *err)
+{
+    char max[QUEUE_SIZE_TEXT];
+    if (!w->device || w->share == 0 ||
+        (w->device->number < w->share && size <= w->share - w->device->number))
+        return true;
+    queue_size_text(w->share, max);
+    return error_set(err, ERROR_SHARE,
+                     "the waiting mail of %s has reached its share of the spool (%s): let mail "
+                     "leave, or raise max_spool of its [device] or of [devices]",
+                     w->device->text, max);
+}
+
+bool queue_writer_share(struct queue_writer *w, const char *device, uint64_t max_bytes,
+                        uint64_t size, struct error *err)
+{
+    assert(!w->device && w->size == 0);
+    w->device = names_keep(&w->q->devices, device);
+    w->share = max_bytes;
+    if (!w->device)
+        return error_set(err, ERROR_NO_ROOM, "no memory for a device's name");
+    return share_has_room(w, size, err);
+}
+
 struct queue_writer *queue_begin(struct queue *q, void (*on_drain)(void *ctx), void *ctx,
                                  struct error *err)
 {
@@ -267,6 +303,9 @@ static void charge(struct queue_writer *w, size_t len)
     struct queue *q = w->q;
     w->size += len;
     w->counted += len;
+    w->owned += len;
+    if (w->device)
+        w->device->number += len;
     q->writer_bytes += len;
     q->free_bytes -= len < q->free_bytes ? len : q->free_bytes;
 }
@@ -290,7 +329,7 @@ static bool take(struct queue_writer *w, const void *data, size_t len, struct er
 enum queue_flow queue_append(struct queue_writer *w, const void *data, size_t len,
                              struct error *err)
 {
-    if (!w->failed && !take(w, data, len, &w->error))
+    if (!w->failed && (!share_has_room(w, len, &w->error) || !take(w, data, len, &w->error)))
         w->failed = true;
     if (w->failed) {
         if (err)
@@ -318,9 +357,10 @@ static void message_stored(struct queue_writer *w)
     struct message *m = w->message;
     const struct journal_record *r = &w->record;
     w->message = NULL;
+    disown(w);
     spool_add(q, m, w->id);
     spool_place(q, m, PLACE_MESSAGE, r->segment, r->offset, r->span);
-    spool_schedule(q, m, w->now_ms);
+    spool_schedule(q, m, w->now_ms + (m->part ? m->part->wait_ms : 0));
     q->commits++;
     w->done(w->done_ctx, w->id, NULL);
     writer_free(w);
@@ -356,6 +396,20 @@ static void append_message(struct queue_writer *w)
     journal_append(w->q->journal, r);
 }
 
+static struct record_part part_of(const struct envelope *e)
+{
+    if (e->partial_group == 0)
+        return (struct record_part){.kind = RECORD_WHOLE};
+    return (struct record_part){
+        .kind = e->joined > 0 ? RECORD_JOINED : RECORD_FRAGMENT,
+        .number = e->partial_number,
+        .total = e->partial_total,
+        .group = e->partial_group,
+        .kin = e->partial_kin,
+        .wait_ms = e->joined > 0 ? 0 : e->partial_wait_ms,
+    };
+}
+
 static bool fill_head(struct queue_writer *w, const struct envelope *e, struct error *err)
 {
     struct record_message head = {
@@ -365,6 +419,7 @@ static bool fill_head(struct queue_writer *w, const struct envelope *e, struct e
         .envelope_len = (uint32_t)w->envelope.len,
         .arrived_ms = e->arrived_ms,
         .size = w->size,
+        .part = part_of(e),
     };
     size_t route_len = strlen(e->route);
     if (route_len > RECORD_NAME_MAX)
@@ -426,6 +481,7 @@ void queue_abort(struct queue_writer *w)
         return;
     w->q->opened--;
     w->end = WRITER_ABORT;
+    disown(w);
     if (task_under_way(w->task))
         return;
     if (w->created)

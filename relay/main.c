@@ -2,6 +2,7 @@
  * to a message is told in relay/README.md. */
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,8 +20,10 @@
 #include "relay/base/privileges.h"
 #include "relay/base/stream.h"
 #include "relay/base/work.h"
+#include "relay/intake/join.h"
 #include "relay/intake/listener.h"
 #include "relay/intake/logins.h"
+#include "relay/intake/registry.h"
 #include "relay/signin/sasl.h"
 #include "relay/signin/sasl_server.h"
 #include "relay/submit/dispatch.h"
@@ -47,7 +50,9 @@ struct relay {
     struct dns *dns;
     struct dispatch *dispatch;
     struct intake *intake;
+    struct join *join;
     struct logins *logins;
+    struct registry *registry;
     struct api *api;
     struct event *tick;
     struct event *sigterm;
@@ -84,6 +89,8 @@ static void on_tick(evutil_socket_t fd, short what, void *ctx)
     (void)what;
     queue_tick(r->queue, clock_now_ms(&r->clock), clock_wall_ms(&r->clock));
     watch_queue(r);
+    join_tick(r->join);
+    registry_tick(r->registry, clock_now_ms(&r->clock), clock_wall_ms(&r->clock));
     dispatch_wake(r->dispatch);
 }
 
@@ -153,14 +160,18 @@ static void on_hangup(evutil_socket_t signo, short what, void *ctx)
 }
 
 /* Order matters: first nothing new can begin, then what the disk still owes is delivered, then the
- * parts go, and the queue last, because they hold writers and readers of it. */
+ * parts go, and the queue last, because they hold writers and readers of it. Sessions that are cut
+ * have something to tell the registry. */
 static void relay_close(struct relay *r)
 {
     api_free(r->api);
+    join_stop(r->join);
     if (r->work != NULL)
         work_drain(r->work);
     intake_free(r->intake);
+    join_free(r->join);
     logins_free(r->logins);
+    registry_close(r->registry);
     dispatch_free(r->dispatch);
     queue_close(r->queue);
     dns_free(r->dns);
@@ -239,6 +250,31 @@ static bool start_submit(struct relay *r, struct error *err)
     return r->dispatch != NULL;
 }
 
+static bool start_registry(struct relay *r, struct error *err)
+{
+    char file[PATH_MAX];
+    if (snprintf(file, sizeof file, "%s/devices.db", r->config->spool) >= (int)sizeof file)
+        return error_set(err, ERROR_LIMIT, "[relay] spool: path too long");
+    const struct registry_settings settings = {.clock = &r->clock,
+                                               .config = r->config,
+                                               .executor = work_database_executor(r->work),
+                                               .file = file};
+    r->registry = registry_open(&settings);
+    return r->registry != NULL || error_set(err, ERROR_NO_ROOM, "out of memory");
+}
+
+static bool start_join(struct relay *r, struct error *err)
+{
+    const struct join_settings settings = {.queue = r->queue,
+                                           .clock = &r->clock,
+                                           .config = r->config,
+                                           .route_max_size = route_max_size,
+                                           .on_queued = on_queued,
+                                           .ctx = r};
+    r->join = join_new(&settings);
+    return r->join != NULL || error_set(err, ERROR_NO_ROOM, "out of memory");
+}
+
 static bool start_intake(struct relay *r, struct error *err)
 {
     const struct executor slow = work_slow_executor(r->work);
@@ -253,6 +289,8 @@ static bool start_intake(struct relay *r, struct error *err)
                                              .config = r->config,
                                              .queue = r->queue,
                                              .logins = r->logins,
+                                             .join = r->join,
+                                             .registry = r->registry,
                                              .route_max_size = route_max_size,
                                              .on_queued = on_queued,
                                              .ctx = r};
@@ -263,9 +301,11 @@ static bool start_api(struct relay *r, struct error *err)
 {
     const struct api_settings settings = {.base = r->base,
                                           .clock = &r->clock,
+                                          .config = r->config,
                                           .queue = r->queue,
                                           .intake = r->intake,
                                           .dispatch = r->dispatch,
+                                          .registry = r->registry,
                                           .socket = r->config->socket,
                                           .recovery = &r->recovery,
                                           .test_clock = r->options->test_clock,
@@ -290,7 +330,8 @@ static bool start_sockets(struct relay *r, struct error *err)
 static bool relay_start(struct relay *r, struct error *err)
 {
     return start_sockets(r, err) && start_loop(r, err) && start_queue(r, err) &&
-           start_submit(r, err) && start_intake(r, err) && start_api(r, err);
+           start_submit(r, err) && start_registry(r, err) && start_join(r, err) &&
+           start_intake(r, err) && start_api(r, err);
 }
 
 static int exit_code(const struct error *err)

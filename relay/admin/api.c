@@ -1,6 +1,5 @@
 #include "relay/admin/api.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,25 +7,25 @@
 
 #include <event2/event.h>
 #include <event2/http.h>
-#include <event2/keyvalq_struct.h>
 #include <event2/listener.h>
 
 #include "relay/admin/api_call.h"
-#include "relay/admin/api_export.h"
+#include "relay/admin/api_devices.h"
 #include "relay/admin/api_json.h"
+#include "relay/admin/api_query.h"
+#include "relay/admin/api_queue.h"
 #include "relay/admin/api_socket.h"
 #include "relay/admin/api_status.h"
 #include "relay/admin/json.h"
 #include "relay/base/log.h"
+#include "relay/intake/registry.h"
 
-#define API_HEADER_MAX   8192
-#define API_BODY_MAX     4096
-#define API_IDLE_S       120
-#define API_RESUME_S     1 /* after running out of descriptors */
-#define API_PAGE_DEFAULT 100
-#define API_RETRY_SLICE  200   /* messages of a retry of all, in one turn of the loop */
-#define API_WALK_MAX     20000 /* messages looked at to name the held and the dead */
-#define API_ADVANCE_MAX  (10ull * 365 * 24 * 3600) /* seconds */
+#define API_HEADER_MAX  8192
+#define API_BODY_MAX    4096
+#define API_IDLE_S      120
+#define API_RESUME_S    1     /* after running out of descriptors */
+#define API_WALK_MAX    20000 /* messages looked at to name the held and the dead */
+#define API_ADVANCE_MAX (10ull * 365 * 24 * 3600) /* seconds */
 
 struct api {
     struct api_settings settings;
@@ -35,125 +34,14 @@ struct api {
     struct event *resume;
     struct api_socket socket;
     struct api_calls calls;
-    uint64_t started_ms;
-    uint64_t started_wall_ms;
 };
 
 struct route {
     const char *pattern; /* "*" stands for one part */
-    void (*handle)(struct api *a, struct api_call *c);
+    void (*handle)(struct api_call *c);
     enum evhttp_cmd_type method;
     bool test_clock; /* there only with a test clock */
 };
-
-/* ---- what several answers need --------------------------------------------------------------- */
-
-static void fail(struct api_call *c, enum error_kind kind, const char *fmt, const char *what)
-    __attribute__((format(printf, 3, 0)));
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-static void fail(struct api_call *c, enum error_kind kind, const char *fmt, const char *what)
-{
-    struct error err = ERROR_INIT;
-
-    error_set(&err, kind, fmt, what);
-    call_fail(c, &err);
-}
-#pragma GCC diagnostic pop
-
-static struct api_times times_of(const struct clock *clock)
-{
-    return (struct api_times){.now_ms = clock_now_ms(clock), .wall_ms = clock_wall_ms(clock)};
-}
-
-static struct api_wait wait_of(const struct api_settings *set, const struct queue_info *info)
-{
-    struct mailbox_status first;
-    struct api_wait wait;
-    uint64_t ready_ms =
-        dispatch_route_ready_ms(set->dispatch, info->route != NULL ? info->route : "", &first);
-
-    api_json_wait(&first, ready_ms, &wait);
-    return wait;
-}
-
-static void log_operator(const char *event, uint64_t id)
-{
-    log_event(LOG_LEVEL_INFO, event, LOG_ID("queue", id), LOG_STR("by", "operator"), LOG_END);
-}
-
-/* Finds the message that the route's "*" names; answers the call when there is none. */
-static bool find_message(struct api *a, struct api_call *c, struct queue_info *out_info)
-{
-    if (!queue_id_parse(c->argument, &c->id)) {
-        fail(c, ERROR_INVALID, "\"%.40s\" is no message id", c->argument);
-        return false;
-    }
-    if (!queue_find(a->settings.queue, c->id, out_info)) {
-        fail(c, ERROR_MISSING, "there is no message %.40s in the queue", c->argument);
-        return false;
-    }
-    return true;
-}
-
-/* {"id": ..., WHAT: true}; NULL without memory. */
-static cJSON *done_to_message(const struct api_call *c, const char *what)
-{
-    char id[QUEUE_ID_TEXT];
-    cJSON *o = cJSON_CreateObject();
-
-    queue_id_text(c->id, id);
-    if (json_put_text(o, "id", id) && json_put_flag(o, what, true))
-        return o;
-    cJSON_Delete(o);
-    return NULL;
-}
-
-/* A number of the query, `fallback` when it is absent. */
-static bool query_number(struct api_call *c, const char *key, uint64_t fallback, uint64_t max,
-                         uint64_t *out)
-{
-    const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(c->req);
-    const char *query = evhttp_uri_get_query(uri);
-    struct evkeyvalq values = {0};
-    const char *text = NULL;
-    uint64_t number = fallback;
-    bool ok = evhttp_parse_query_str(query != NULL ? query : "", &values) == 0;
-
-    if (ok)
-        text = evhttp_find_header(&values, key);
-    if (text != NULL) {
-        char *end = NULL;
-
-        errno = 0;
-        number = strtoull(text, &end, 10);
-        ok = text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 && number <= max;
-    }
-    evhttp_clear_headers(&values);
-    if (ok)
-        *out = number;
-    return ok;
-}
-
-/* A message id of the query, 0 when it is absent. */
-static bool query_id(struct api_call *c, const char *key, uint64_t *out)
-{
-    const char *query = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(c->req));
-    struct evkeyvalq values = {0};
-    uint64_t id = 0;
-    bool ok = evhttp_parse_query_str(query != NULL ? query : "", &values) == 0;
-
-    if (ok) {
-        const char *text = evhttp_find_header(&values, key);
-
-        ok = text == NULL || queue_id_parse(text, &id);
-    }
-    evhttp_clear_headers(&values);
-    if (ok)
-        *out = id;
-    return ok;
-}
 
 /* ---- GET /v1/status -------------------------------------------------------------------------- */
 
@@ -185,6 +73,27 @@ static void name_held_and_dead(const struct queue *q, struct api_status *s)
     }
 }
 
+static void note_devices(const struct registry *r, uint64_t wall_ms, struct api_status *s)
+{
+    struct registry_device d = {.name = ""};
+
+    if (r == NULL)
+        return;
+    s->devices = registry_count(r);
+    while (registry_next(r, d.name, wall_ms, &d)) {
+        if (!d.is_quiet)
+            continue;
+        if (s->quiet_count < API_STATUS_QUIET) {
+            struct api_status_quiet *quiet = &s->quiet[s->quiet_count];
+
+            memcpy(quiet->name, d.name, sizeof(quiet->name));
+            quiet->silent_ms = wall_ms > d.mail_ms ? wall_ms - d.mail_ms : 0;
+            quiet->usual_ms = d.usual_ms;
+        }
+        s->quiet_count++;
+    }
+}
+
 static struct mailbox_status *mailboxes(const struct dispatch *d, size_t *out_count)
 {
     size_t count = dispatch_mailbox_count(d);
@@ -198,15 +107,15 @@ static struct mailbox_status *mailboxes(const struct dispatch *d, size_t *out_co
     return list;
 }
 
-static void get_status(struct api *a, struct api_call *c)
+static void get_status(struct api_call *c)
 {
-    const struct api_settings *set = &a->settings;
+    const struct api_settings *set = c->api;
     struct queue_counts counts;
     struct intake_counts intake;
     struct error refusing = ERROR_INIT;
-    struct api_status s = {.times = times_of(set->clock),
-                           .started_ms = a->started_ms,
-                           .started_wall_ms = a->started_wall_ms,
+    struct api_status s = {.times = call_times(c),
+                           .started_ms = c->calls->started_ms,
+                           .started_wall_ms = c->calls->started_wall_ms,
                            .pid = (int)getpid(),
                            .counts = &counts,
                            .recovery = set->recovery,
@@ -221,287 +130,22 @@ static void get_status(struct api *a, struct api_call *c)
         error_clear(&refusing);
     s.refusing = refusing.text;
     name_held_and_dead(set->queue, &s);
+    note_devices(set->registry, s.times.wall_ms, &s);
     if (list != NULL)
         json = api_status_json(&s);
     free(list);
     call_reply(c, HTTP_OK, json);
 }
 
-/* ---- GET /v1/queue --------------------------------------------------------------------------- */
-
-static void list_next(struct api_call *c);
-
-static void list_done(struct api_call *c)
-{
-    struct queue_info beyond;
-    struct queue_counts counts;
-    bool more = queue_list(c->api->queue, c->id, &beyond);
-    cJSON *messages = c->list;
-
-    c->list = NULL;
-    queue_counts(c->api->queue, &counts);
-    call_reply(c, HTTP_OK, api_json_page(messages, api_json_total(&counts), more ? c->id : 0));
-}
-
-/* A message that went while it was being opened is simply not listed. */
-static void list_add(struct api_call *c, const struct envelope *e, const struct error *err)
-{
-    struct api_times times = times_of(c->api->clock);
-    struct queue_info info;
-    struct api_wait wait;
-
-    if (!queue_find(c->api->queue, c->id, &info))
-        return;
-    wait = wait_of(c->api, &info);
-    if (json_append(c->list, api_json_entry(&info, e, err, &times, &wait)))
-        c->left--;
-    else {
-        cJSON_Delete(c->list);
-        c->list = NULL; /* out of memory: no page at all */
-        c->left = 0;
-    }
-}
-
-static void on_list_opened(void *ctx, struct queue_reader *r, const struct envelope *e,
-                           const struct error *err)
-{
-    struct api_call *c = ctx;
-
-    c->pending = false;
-    if (call_is_gone(c)) {
-        queue_reader_close(r);
-        call_free(c);
-        return;
-    }
-    list_add(c, e, err);
-    queue_reader_close(r);
-    list_next(c);
-}
-
-static void list_next(struct api_call *c)
-{
-    struct queue_info info;
-
-    if (c->left == 0 || !queue_list(c->api->queue, c->id, &info)) {
-        list_done(c);
-        return;
-    }
-    c->id = info.id;
-    c->pending = true;
-    queue_reader_open(c->api->queue, info.id, on_list_opened, c);
-}
-
-static void get_queue(struct api *a, struct api_call *c)
-{
-    uint64_t limit;
-
-    (void)a;
-    if (!query_id(c, "after", &c->id)) {
-        fail(c, ERROR_INVALID, "\"%s\" of the query is no message id", "after");
-        return;
-    }
-    if (!query_number(c, "limit", API_PAGE_DEFAULT, API_PAGE_MAX, &limit) || limit == 0) {
-        fail(c, ERROR_INVALID, "\"%s\" of the query is no number from 1 to 500", "limit");
-        return;
-    }
-    c->left = (uint32_t)limit;
-    c->list = cJSON_CreateArray();
-    list_next(c);
-}
-
-/* ---- one message ----------------------------------------------------------------------------- */
-
-/* Leaves the call pending until done() comes. */
-static void open_message(struct api *a, struct api_call *c, queue_reader_fn *done)
-{
-    struct queue_info info;
-
-    if (!find_message(a, c, &info))
-        return;
-    c->size = info.size;
-    c->pending = true;
-    queue_reader_open(a->settings.queue, c->id, done, c);
-}
-
-/* The start of every such callback: false when the call has ended. Takes the reader. */
-static bool opened(struct api_call *c, struct queue_reader *r, const struct error *err)
-{
-    c->pending = false;
-    c->reader = r;
-    if (call_is_gone(c)) {
-        call_free(c);
-        return false;
-    }
-    if (err != NULL) {
-        call_fail(c, err);
-        return false;
-    }
-    return true;
-}
-
-static void on_message_opened(void *ctx, struct queue_reader *r, const struct envelope *e,
-                              const struct error *err)
-{
-    struct api_call *c = ctx;
-    struct queue_info info;
-    struct api_times times;
-    struct api_wait wait;
-
-    if (!opened(c, r, err))
-        return;
-    if (!queue_find(c->api->queue, c->id, &info)) {
-        fail(c, ERROR_MISSING, "message %s has just left the queue", c->argument);
-        return;
-    }
-    times = times_of(c->api->clock);
-    wait = wait_of(c->api, &info);
-    call_reply(c, HTTP_OK, api_json_message(&info, e, &times, &wait));
-}
-
-static void get_message(struct api *a, struct api_call *c)
-{
-    open_message(a, c, on_message_opened);
-}
-
-static void on_export_opened(void *ctx, struct queue_reader *r, const struct envelope *e,
-                             const struct error *err)
-{
-    struct api_call *c = ctx;
-
-    (void)e;
-    if (opened(c, r, err))
-        export_start(c);
-}
-
-static void get_eml(struct api *a, struct api_call *c)
-{
-    open_message(a, c, on_export_opened);
-}
-
-/* Whoever retries an uncertain message must know that it may have arrived. */
-static void reply_retried(struct api_call *c, bool uncertain)
-{
-    cJSON *o = done_to_message(c, "retried");
-
-    if (!json_put_flag(o, "uncertain", uncertain)) {
-        cJSON_Delete(o);
-        o = NULL;
-    }
-    call_reply(c, HTTP_OK, o);
-}
-
-static void post_retry(struct api *a, struct api_call *c)
-{
-    const struct clock *clock = a->settings.clock;
-    struct error err = ERROR_INIT;
-    struct queue_info info;
-
-    if (!find_message(a, c, &info))
-        return;
-    if (!queue_retry(a->settings.queue, c->id, clock_now_ms(clock), clock_wall_ms(clock), &err)) {
-        call_fail(c, &err);
-        return;
-    }
-    log_operator("retried", c->id);
-    dispatch_wake(a->settings.dispatch);
-    reply_retried(c, info.state == QUEUE_UNCERTAIN);
-}
-
-static void on_deleted(void *ctx, const struct error *err)
-{
-    struct api_call *c = ctx;
-
-    c->pending = false;
-    if (err == NULL)
-        log_operator("deleted", c->id);
-    if (call_is_gone(c))
-        call_free(c);
-    else if (err != NULL)
-        call_fail(c, err);
-    else
-        call_reply(c, HTTP_OK, done_to_message(c, "deleted"));
-}
-
-static void delete_message(struct api *a, struct api_call *c)
-{
-    struct error err = ERROR_INIT;
-    struct queue_info info;
-
-    if (!find_message(a, c, &info))
-        return;
-    c->pending = true;
-    if (queue_delete(a->settings.queue, c->id, on_deleted, c, &err))
-        return;
-    c->pending = false;
-    call_fail(c, &err);
-}
-
-/* ---- POST /v1/queue/retry -------------------------------------------------------------------- */
-
-static void retry_all_done(struct api_call *c)
-{
-    cJSON *o = cJSON_CreateObject();
-
-    dispatch_wake(c->api->dispatch);
-    if (!(json_put_number(o, "retried", c->done) && json_put_number(o, "left", c->skipped))) {
-        cJSON_Delete(o);
-        o = NULL;
-    }
-    call_reply(c, HTTP_OK, o);
-}
-
-/* The others each want a look, because they are held or dead letters or may have arrived; they are
- * retried one by one. */
-static void retry_listed(struct api_call *c, const struct queue_info *info)
-{
-    const struct clock *clock = c->api->clock;
-
-    if (info->state != QUEUE_QUEUED) {
-        c->skipped++;
-        return;
-    }
-    if (!queue_retry(c->api->queue, info->id, clock_now_ms(clock), clock_wall_ms(clock), NULL))
-        return;
-    log_operator("retried", info->id);
-    c->done++;
-}
-
-static void on_retry_slice(evutil_socket_t fd, short what, void *ctx)
-{
-    static const struct timeval at_once = {0, 0};
-    struct api_call *c = ctx;
-    struct queue_info info;
-
-    (void)fd;
-    (void)what;
-    for (unsigned i = 0; i < API_RETRY_SLICE; i++) {
-        if (!queue_list(c->api->queue, c->id, &info)) {
-            retry_all_done(c);
-            return;
-        }
-        c->id = info.id;
-        retry_listed(c, &info);
-    }
-    event_add(c->again, &at_once);
-}
-
-static void post_retry_all(struct api *a, struct api_call *c)
-{
-    c->again = evtimer_new(a->settings.base, on_retry_slice, c);
-    if (c->again == NULL)
-        fail(c, ERROR_NO_ROOM, "%s", "out of memory");
-    else
-        on_retry_slice(-1, 0, c);
-}
-
 /* ---- mailboxes and the clock ----------------------------------------------------------------- */
 
-static void post_resume(struct api *a, struct api_call *c)
+static void post_resume(struct api_call *c)
 {
     cJSON *o;
 
-    if (!dispatch_resume(a->settings.dispatch, c->argument)) {
-        fail(c, ERROR_MISSING, "there is no mailbox \"%.63s\" in the configuration", c->argument);
+    if (!dispatch_resume(c->api->dispatch, c->argument)) {
+        call_fail_text(c, ERROR_MISSING, "there is no mailbox \"%.63s\" in the configuration",
+                       c->argument);
         return;
     }
     log_event(LOG_LEVEL_INFO, "resumed", LOG_STR("mailbox", c->argument), LOG_STR("by", "operator"),
@@ -514,19 +158,17 @@ static void post_resume(struct api *a, struct api_call *c)
     call_reply(c, HTTP_OK, o);
 }
 
-static void post_clock(struct api *a, struct api_call *c)
+static void post_clock(struct api_call *c)
 {
-    struct clock *clock = a->settings.clock;
+    struct clock *clock = c->api->clock;
     uint64_t seconds;
     cJSON *o;
 
-    if (!query_number(c, "advance", 0, API_ADVANCE_MAX, &seconds)) {
-        fail(c, ERROR_INVALID, "\"%s\" of the query is no number of seconds", "advance");
+    if (!query_number(c, "advance", 0, 0, API_ADVANCE_MAX, &seconds))
         return;
-    }
     clock_advance(clock, seconds * 1000);
-    if (a->settings.on_clock != NULL)
-        a->settings.on_clock(a->settings.ctx);
+    if (c->api->on_clock != NULL)
+        c->api->on_clock(c->api->ctx);
     o = cJSON_CreateObject();
     if (!json_put_time(o, "time", clock_wall_ms(clock))) {
         cJSON_Delete(o);
@@ -539,12 +181,16 @@ static void post_clock(struct api *a, struct api_call *c)
 
 static const struct route routes[] = {
     {"/v1/status", get_status, EVHTTP_REQ_GET, false},
-    {"/v1/queue", get_queue, EVHTTP_REQ_GET, false},
-    {"/v1/queue/retry", post_retry_all, EVHTTP_REQ_POST, false},
-    {"/v1/queue/*", get_message, EVHTTP_REQ_GET, false},
-    {"/v1/queue/*", delete_message, EVHTTP_REQ_DELETE, false},
-    {"/v1/queue/*/eml", get_eml, EVHTTP_REQ_GET, false},
-    {"/v1/queue/*/retry", post_retry, EVHTTP_REQ_POST, false},
+    {"/v1/queue", api_queue_list, EVHTTP_REQ_GET, false},
+    {"/v1/queue/retry", api_queue_retry_all, EVHTTP_REQ_POST, false},
+    {"/v1/queue/*", api_queue_message, EVHTTP_REQ_GET, false},
+    {"/v1/queue/*", api_queue_delete, EVHTTP_REQ_DELETE, false},
+    {"/v1/queue/*/eml", api_queue_eml, EVHTTP_REQ_GET, false},
+    {"/v1/queue/*/retry", api_queue_retry, EVHTTP_REQ_POST, false},
+    {"/v1/devices", api_devices_list, EVHTTP_REQ_GET, false},
+    {"/v1/devices/*", api_devices_one, EVHTTP_REQ_GET, false},
+    {"/v1/devices/*", api_devices_forget, EVHTTP_REQ_DELETE, false},
+    {"/v1/devices/*/transcripts", api_devices_transcripts, EVHTTP_REQ_GET, false},
     {"/v1/mailbox/*/resume", post_resume, EVHTTP_REQ_POST, false},
     {"/v1/clock", post_clock, EVHTTP_REQ_POST, true},
 };
@@ -622,9 +268,9 @@ static void on_request(struct evhttp_request *req, void *ctx)
     if (route == NULL)
         reply_no_route(c, path_known);
     else if (!keep_argument(c, part, part_len))
-        fail(c, ERROR_NO_ROOM, "%s", "out of memory");
+        call_fail_text(c, ERROR_NO_ROOM, "out of memory");
     else
-        route->handle(a, c);
+        route->handle(c);
 }
 
 /* ---- lifetime -------------------------------------------------------------------------------- */
@@ -709,8 +355,10 @@ struct api *api_new(const struct api_settings *settings, struct error *err)
         return NULL;
     }
     a->settings = *settings;
-    a->started_ms = clock_now_ms(settings->clock);
-    a->started_wall_ms = clock_wall_ms(settings->clock);
+    if (a->settings.open_ms == 0)
+        a->settings.open_ms = API_OPEN_MS;
+    a->calls.started_ms = clock_now_ms(settings->clock);
+    a->calls.started_wall_ms = clock_wall_ms(settings->clock);
     if (start(a, err))
         return a;
     release(a);

@@ -2,15 +2,34 @@
  * The API: HTTP/JSON over a unix socket, by libevent's evhttp and cJSON. One request at a time is
  * cheap; long lists are cut into pages, so that the loop never stalls.
  *
- *   GET    /v1/status                 version, uptime, queue, intake, mailboxes with problem and
- * remedy GET    /v1/queue?after=ID&limit=N messages by id, "total", and "next" (to give as `after`)
- * when there are more; limit at most API_PAGE_MAX GET    /v1/queue/ID               one message:
- * envelope, recipients with their last replies, times GET    /v1/queue/ID/eml           its mail
- * data, message/rfc822; cut short of its Content-Length where what is stored is damaged POST
- * /v1/queue/ID/retry         due now; "uncertain" when it may arrive twice POST   /v1/queue/retry
- * all that are queued; "left" are the uncertain, the held and the dead DELETE /v1/queue/ID answered
- * when it is durable POST   /v1/mailbox/NAME/resume POST   /v1/clock?advance=SECONDS  only when
- * started with --test-clock
+ *   GET    /v1/status
+ *       version, uptime, queue, intake, devices, mailboxes with problem and remedy
+ *   GET    /v1/queue?after=ID&limit=N
+ *       messages by id, "total", and "next" (to give as `after`) when there are more; limit at
+ *       most API_PAGE_MAX. A message that cannot be read in time has a "problem" instead of sender
+ *       and recipients
+ *   GET    /v1/queue/ID
+ *       one message: envelope, recipients with their last replies, times
+ *   GET    /v1/queue/ID/eml
+ *       its mail data, message/rfc822; cut short of its Content-Length where what is stored is
+ *       damaged
+ *   POST   /v1/queue/ID/retry
+ *       due now; "uncertain" when it may arrive twice
+ *   POST   /v1/queue/retry
+ *       all that are queued; "left" are the uncertain, the held and the dead
+ *   DELETE /v1/queue/ID
+ *       answered when it is durable
+ *   GET    /v1/devices?after=NAME&limit=N
+ *       devices by name, those of the configuration that were never seen too, and "next"
+ *   GET    /v1/devices/NAME
+ *       one device: what it did, its quirks, and what applies to it
+ *   GET    /v1/devices/NAME/transcripts
+ *       what was said in its last sessions, the newest first
+ *   DELETE /v1/devices/NAME
+ *       forgets it
+ *   POST   /v1/mailbox/NAME/resume
+ *   POST   /v1/clock?advance=SECONDS
+ *       only when started with --test-clock
  *
  * Errors are {"error": {"kind": "missing", "text": "..."}} with a fitting status. The socket is
  * made with mode 0660, its group that of the process; who can open it may do everything. Nothing
@@ -25,22 +44,28 @@
 #include "queue/error.h"
 #include "queue/queue.h"
 #include "relay/base/clock.h"
+#include "relay/base/config.h"
 #include "relay/intake/listener.h"
 #include "relay/submit/dispatch.h"
 
 #define API_PAGE_MAX 500
+#define API_OPEN_MS  2000
 
 struct event_base;
 struct api;
+struct registry; /* relay/intake/registry.h */
 
 struct api_settings {
     struct event_base *base;
     struct clock *clock;
+    const struct config *config;
     struct queue *queue;
     struct intake *intake;
     struct dispatch *dispatch;
+    struct registry *registry; /* NULL: no device is known */
     const char *socket;
     const struct queue_recovery *recovery; /* what the start found */
+    uint64_t open_ms; /* how long an answer waits for messages to be read; 0: API_OPEN_MS */
     bool test_clock;
     void (*on_clock)(void *ctx); /* the clock was moved */
     void *ctx;

@@ -1,9 +1,11 @@
 #include "relay/admin/api_call.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "relay/admin/api_json.h"
+#include "relay/admin/api_open.h"
 
 static void send_json(struct evhttp_request *req, int status, cJSON *json);
 
@@ -74,6 +76,13 @@ bool call_is_gone(const struct api_call *c)
     return c->req == NULL || c->calls == NULL;
 }
 
+struct api_times call_times(const struct api_call *c)
+{
+    const struct clock *clock = c->api->clock;
+
+    return (struct api_times){.now_ms = clock_now_ms(clock), .wall_ms = clock_wall_ms(clock)};
+}
+
 /* Takes the request from the call, so that what happens to its connection no longer concerns it. */
 static struct evhttp_request *detach(struct api_call *c)
 {
@@ -124,6 +133,19 @@ void call_fail(struct api_call *c, const struct error *err)
     call_reply(c, api_json_http_status(err->kind), api_json_error(err));
 }
 
+void call_fail_text(struct api_call *c, enum error_kind kind, const char *fmt, ...)
+{
+    char text[ERROR_TEXT_MAX];
+    struct error err = ERROR_INIT;
+    va_list args;
+
+    va_start(args, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    error_set(&err, kind, "%s", text);
+    call_fail(c, &err);
+}
+
 void call_finish(struct api_call *c)
 {
     struct evhttp_request *req = detach(c);
@@ -143,6 +165,7 @@ void call_cut(struct api_call *c)
 void call_free(struct api_call *c)
 {
     unlink_call(c);
+    api_open_forget(c->open);
     queue_reader_close(c->reader);
     if (c->block != NULL)
         evbuffer_free(c->block);
@@ -157,4 +180,5 @@ void call_orphan_all(struct api_calls *calls)
 {
     while (calls->first != NULL)
         unlink_call(calls->first);
+    api_open_orphan_all(&calls->opens);
 }

@@ -9,6 +9,7 @@
 #include "relay/version.h"
 
 #define PROBLEM_TEXT_MAX 1024
+#define SPAN_TEXT_MAX    40
 #define IDS_TEXT_MAX     128 /* API_STATUS_IDS ids and " and others" */
 
 _Static_assert(IDS_TEXT_MAX > API_STATUS_IDS * (QUEUE_ID_TEXT + 2) + 12, "room for the ids");
@@ -118,6 +119,54 @@ static bool put_damage_problem(cJSON *list, const struct api_status *s)
     return ok;
 }
 
+/* "9 days", but "47 hours" and "90 minutes": rounded to a whole number of two at least. */
+static void span_words(uint64_t ms, char out[SPAN_TEXT_MAX])
+{
+    static const struct {
+        uint64_t ms;
+        const char *name;
+    } units[] = {
+        {UINT64_C(24) * 3600 * 1000, "day"}, {UINT64_C(3600) * 1000, "hour"}, {60000, "minute"}};
+    size_t i = 0;
+    uint64_t n;
+
+    while (i + 1 < sizeof(units) / sizeof(units[0]) && ms < 2 * units[i].ms)
+        i++;
+    n = (ms + units[i].ms / 2) / units[i].ms;
+    snprintf(out, SPAN_TEXT_MAX, "%" PRIu64 " %s%s", n, units[i].name, n == 1 ? "" : "s");
+}
+
+static bool put_quiet_problem(cJSON *list, const struct api_status_quiet *quiet)
+{
+    char remedy[PROBLEM_TEXT_MAX];
+    char silent[SPAN_TEXT_MAX];
+    char usual[SPAN_TEXT_MAX];
+
+    span_words(quiet->silent_ms, silent);
+    span_words(quiet->usual_ms, usual);
+    snprintf(remedy, sizeof(remedy),
+             "See whether the device is on, and what it says about its mail. When it is gone for "
+             "good: \"outtray device %s --forget\".",
+             quiet->name);
+    return put_problem(list, remedy,
+                       "device %s has sent nothing for %s; its longest usual silence is %s",
+                       quiet->name, silent, usual);
+}
+
+static bool put_quiet_problems(cJSON *list, const struct api_status *s)
+{
+    size_t named = s->quiet_count < API_STATUS_QUIET ? s->quiet_count : API_STATUS_QUIET;
+    bool ok = true;
+
+    for (size_t i = 0; ok && i < named; i++)
+        ok = put_quiet_problem(list, &s->quiet[i]);
+    if (s->quiet_count > named)
+        ok = ok && put_problem(list, "\"outtray devices\" lists them first.",
+                               "%zu more device%s gone quiet", s->quiet_count - named,
+                               s->quiet_count - named == 1 ? " has" : "s have");
+    return ok;
+}
+
 static bool put_problems(cJSON *list, const struct api_status *s)
 {
     const uint64_t *state = s->counts->state;
@@ -131,7 +180,8 @@ static bool put_problems(cJSON *list, const struct api_status *s)
            put_message_problem(list, state[QUEUE_DEAD], s->dead, "message could not be delivered",
                                "messages could not be delivered",
                                "\"outtray retry\" tries again, \"outtray export\" saves it, "
-                               "\"outtray delete\" drops it.");
+                               "\"outtray delete\" drops it.") &&
+           put_quiet_problems(list, s);
 }
 
 static bool put_queue(cJSON *o, const struct queue_counts *c)
@@ -179,6 +229,14 @@ static bool put_intake(cJSON *o, const struct intake_counts *c)
            json_put_number(i, "accepted", c->accepted) &&
            json_put_number(i, "refused", c->refused) &&
            json_put_number(i, "strangers", c->strangers);
+}
+
+static bool put_devices(cJSON *o, const struct api_status *s)
+{
+    cJSON *d = cJSON_CreateObject();
+
+    return json_put(o, "devices", d) && json_put_number(d, "known", s->devices) &&
+           json_put_number(d, "quiet", s->quiet_count);
 }
 
 static bool put_next_try(cJSON *o, const struct mailbox_status *m, const struct api_times *times)
@@ -256,7 +314,7 @@ cJSON *api_status_json(const struct api_status *s)
         problems = NULL;
     }
     ok = ok && put_queue(o, s->counts) && put_recovery(o, s->recovery) &&
-         put_intake(o, s->intake) && put_mailboxes(o, s);
+         put_intake(o, s->intake) && put_devices(o, s) && put_mailboxes(o, s);
     if (ok)
         return o;
     cJSON_Delete(problems);

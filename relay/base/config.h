@@ -95,11 +95,13 @@ struct config_device {
     uint32_t hide; /* set of enum config_keyword */
     enum config_switch auth_equals;
     enum config_switch lf_dot_lf;
+    enum config_switch join_split;
     /* Instead of what [devices] says; 0 and an empty list are what it says. */
     uint64_t max_size;
     uint32_t max_recipients;
     uint32_t max_sessions; /* of each of its addresses */
     uint32_t max_messages_per_minute;
+    uint64_t max_spool;
     struct config_domains recipient_domains;
     unsigned line;
 };
@@ -153,12 +155,14 @@ struct config {
     uint32_t max_recipients;
     uint32_t max_sessions; /* in all */
     uint32_t max_sessions_per_device;
-    uint64_t idle_ms;                 /* longest silence of a device */
-    char *passwords;                  /* file of the devices' passwords, see signin/passwords.h */
-    uint32_t hide;                    /* set of enum config_keyword */
-    enum config_switch auth_equals;   /* show "AUTH=LOGIN PLAIN" too */
-    enum config_switch lf_dot_lf;     /* silence after LF . LF ends mail data */
-    char *charset;                    /* of header fields that are neither ASCII nor UTF-8 */
+    uint64_t idle_ms;               /* longest silence of a device */
+    char *passwords;                /* file of the devices' passwords, see signin/passwords.h */
+    uint32_t hide;                  /* set of enum config_keyword */
+    enum config_switch auth_equals; /* show "AUTH=LOGIN PLAIN" too */
+    enum config_switch lf_dot_lf;   /* silence after LF . LF ends mail data */
+    enum config_switch join_split;  /* message/partial becomes one message again */
+    uint64_t max_spool;             /* octets of one device's waiting mail; 0 = half of spool_max */
+    char *charset;                  /* of header fields that are neither ASCII nor UTF-8 */
     uint32_t max_messages_per_minute; /* of one address; 0 = no limit */
     bool max_messages_given;          /* in the file; else this machine itself is not limited */
     struct config_domains recipient_domains; /* that mail may go to; empty = all */

@@ -331,7 +331,8 @@ static const struct {
     const char *key;
     size_t of_device;
     size_t of_all;
-} inherited[] = {INHERITED(hide), INHERITED(auth_equals), INHERITED(lf_dot_lf)};
+} inherited[] = {INHERITED(hide), INHERITED(auth_equals), INHERITED(lf_dot_lf),
+                 INHERITED(join_split)};
 
 static void complete_device(struct config_builder *b, const struct config_target *t)
 {

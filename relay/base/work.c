@@ -16,7 +16,7 @@
 #include <sys/eventfd.h>
 #endif
 
-#define THREADS (2 + WORK_CONTENT_THREADS)
+#define THREADS (3 + WORK_CONTENT_THREADS)
 
 struct list {
     struct executor_job *first;
@@ -35,6 +35,7 @@ struct work {
     struct lane_queue journal;
     struct lane_queue content;
     struct lane_queue slow;
+    struct lane_queue database;
     struct list finished;
     pthread_cond_t finished_filled;
     bool stopping;
@@ -45,6 +46,7 @@ struct work {
     struct event *wake_event;
     pthread_t threads[THREADS];
     size_t thread_count;
+    struct lane_queue *database_lane; /* who does its jobs; NULL before the first one */
 };
 
 static void list_init(struct list *l)
@@ -155,6 +157,8 @@ static void submit_to(struct lane_queue *q, struct executor_job *job)
     pthread_mutex_unlock(&w->lock);
 }
 
+static struct lane_queue *database_lane(struct work *w);
+
 static void submit(void *ctx, enum executor_lane lane, struct executor_job *job)
 {
     struct work *w = ctx;
@@ -170,6 +174,14 @@ static void submit_slow(void *ctx, enum executor_lane lane, struct executor_job 
     submit_to(&w->slow, job);
 }
 
+static void submit_database(void *ctx, enum executor_lane lane, struct executor_job *job)
+{
+    struct work *w = ctx;
+
+    (void)lane;
+    submit_to(database_lane(w), job);
+}
+
 struct executor work_executor(struct work *w)
 {
     return (struct executor){w, submit};
@@ -178,6 +190,11 @@ struct executor work_executor(struct work *w)
 struct executor work_slow_executor(struct work *w)
 {
     return (struct executor){w, submit_slow};
+}
+
+struct executor work_database_executor(struct work *w)
+{
+    return (struct executor){w, submit_database};
 }
 
 static bool open_wake(struct work *w, struct error *err)
@@ -220,24 +237,46 @@ static bool start_thread(struct work *w, const pthread_attr_t *attr, struct lane
     return true;
 }
 
-/* The threads inherit a mask that blocks everything: signals are the loop's business. */
-static bool start_threads(struct work *w, struct error *err)
+/* Starts `count` threads of each lane. They inherit a mask that blocks everything: signals are the
+ * loop's business. */
+static bool start_threads(struct work *w, struct lane_queue *const *lanes, const int *counts,
+                          size_t lane_count, struct error *err)
 {
     pthread_attr_t attr;
     sigset_t all, before;
-    bool ok;
+    bool ok = true;
 
     if (pthread_attr_init(&attr) != 0)
         return error_set(err, ERROR_NO_ROOM, "start a thread: no memory");
     (void)pthread_attr_setstacksize(&attr, WORK_STACK);
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    ok = start_thread(w, &attr, &w->journal, err) && start_thread(w, &attr, &w->slow, err);
-    for (int i = 0; ok && i < WORK_CONTENT_THREADS; i++)
-        ok = start_thread(w, &attr, &w->content, err);
+    for (size_t i = 0; i < lane_count; i++) {
+        for (int n = 0; ok && n < counts[i]; n++)
+            ok = start_thread(w, &attr, lanes[i], err);
+    }
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     (void)pthread_attr_destroy(&attr);
     return ok;
+}
+
+static bool start_first_threads(struct work *w, struct error *err)
+{
+    struct lane_queue *const lanes[] = {&w->journal, &w->slow, &w->content};
+    static const int counts[] = {1, 1, WORK_CONTENT_THREADS};
+
+    return start_threads(w, lanes, counts, sizeof counts / sizeof *counts, err);
+}
+
+/* Decided once, so that no two of its jobs ever run at a time. */
+static struct lane_queue *database_lane(struct work *w)
+{
+    struct lane_queue *const lane = &w->database;
+    static const int one = 1;
+
+    if (w->database_lane == NULL)
+        w->database_lane = start_threads(w, &lane, &one, 1, NULL) ? &w->database : &w->slow;
+    return w->database_lane;
 }
 
 static void init_lane(struct work *w, struct lane_queue *q)
@@ -261,8 +300,9 @@ struct work *work_new(struct event_base *base, struct error *err)
     init_lane(w, &w->journal);
     init_lane(w, &w->content);
     init_lane(w, &w->slow);
+    init_lane(w, &w->database);
     w->wake_read = w->wake_write = -1;
-    if (!open_wake(w, err) || !watch_wake(w, base, err) || !start_threads(w, err)) {
+    if (!open_wake(w, err) || !watch_wake(w, base, err) || !start_first_threads(w, err)) {
         work_free(w);
         return NULL;
     }
@@ -290,6 +330,7 @@ static void join_threads(struct work *w)
     pthread_cond_broadcast(&w->journal.filled);
     pthread_cond_broadcast(&w->content.filled);
     pthread_cond_broadcast(&w->slow.filled);
+    pthread_cond_broadcast(&w->database.filled);
     pthread_mutex_unlock(&w->lock);
     for (size_t i = 0; i < w->thread_count; i++)
         (void)pthread_join(w->threads[i], NULL);
@@ -310,6 +351,7 @@ void work_free(struct work *w)
     (void)pthread_cond_destroy(&w->journal.filled);
     (void)pthread_cond_destroy(&w->content.filled);
     (void)pthread_cond_destroy(&w->slow.filled);
+    (void)pthread_cond_destroy(&w->database.filled);
     (void)pthread_cond_destroy(&w->finished_filled);
     (void)pthread_mutex_destroy(&w->lock);
     free(w);

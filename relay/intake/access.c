@@ -45,12 +45,20 @@ static uint32_t messages_per_minute(const struct config *c, const struct net_add
     return net_is_loopback(a) && !c->max_messages_given ? 0 : c->max_messages_per_minute;
 }
 
+/* Half the spool, so that no device alone can fill it. */
+static uint64_t spool_share(const struct config *c)
+{
+    return c->max_spool != 0 ? c->max_spool : c->spool_max / 2;
+}
+
 static void set_limits(const struct config *c, const struct net_address *a, struct access *out)
 {
     out->max_size = c->max_size;
     out->max_recipients = c->max_recipients;
     out->max_sessions = c->max_sessions_per_device;
     out->max_messages_per_minute = messages_per_minute(c, a);
+    out->max_spool = spool_share(c);
+    out->join_split = c->join_split == CONFIG_YES;
     out->recipient_domains = &c->recipient_domains;
     out->legacy_tls = net_ranges_have(&c->legacy_tls, a);
 }
@@ -65,6 +73,9 @@ static void set_own_limits(const struct config_device *d, struct access *out)
         out->max_sessions = d->max_sessions;
     if (d->max_messages_per_minute != 0)
         out->max_messages_per_minute = d->max_messages_per_minute;
+    if (d->max_spool != 0)
+        out->max_spool = d->max_spool;
+    out->join_split = d->join_split == CONFIG_YES;
     if (d->recipient_domains.count != 0)
         out->recipient_domains = &d->recipient_domains;
 }

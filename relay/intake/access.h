@@ -25,6 +25,8 @@ struct access {
     uint32_t max_recipients;
     uint32_t max_sessions;
     uint32_t max_messages_per_minute;               /* 0 = no limit */
+    uint64_t max_spool;                             /* of its waiting mail; 0 = no limit */
+    bool join_split;                                /* message/partial is joined */
     const struct config_domains *recipient_domains; /* empty = all */
     bool legacy_tls;
 };

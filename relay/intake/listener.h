@@ -28,7 +28,9 @@
 
 struct event_base;
 struct intake;
-struct logins; /* relay/intake/logins.h */
+struct join;     /* relay/intake/join.h */
+struct logins;   /* relay/intake/logins.h */
+struct registry; /* relay/intake/registry.h */
 
 struct intake_settings {
     struct event_base *base;
@@ -37,6 +39,8 @@ struct intake_settings {
     const struct config *config;
     struct queue *queue;
     struct logins *logins;
+    struct join *join; /* NULL = split mail is not joined; outlives every commit */
+    struct registry *registry; /* NULL = nobody keeps what is seen of devices */
     /* Octets of mail data that the route's mailboxes take today; 0 = no limit known. */
     uint64_t (*route_max_size)(void *ctx, const char *route);
     /* Something new is due. */

@@ -14,6 +14,7 @@
 #include "relay/smtp/header.h"
 #include "relay/smtp/maildata.h"
 #include "relay/smtp/mime.h"
+#include "relay/smtp/partial.h"
 #include "relay/smtp/repair.h"
 #include "relay/smtp/trace.h"
 
@@ -27,7 +28,8 @@
 #define TRACE_MAX     2048
 #define KEYWORDS_MAX  512
 #define SIZE_MAX_TEXT 32
-#define URGENT_FROM   4 /* MT-PRIORITY */
+#define URGENT_FROM   4    /* MT-PRIORITY */
+#define SIZE_SLACK    1024 /* octets; SIZE is wrong when twice that and these are exceeded */
 
 /* ---- states ---------------------------------------------------------------------------------- */
 
@@ -95,6 +97,7 @@ enum answer {
     ANSWER_BINARY,
     ANSWER_NO_MEMORY,
     ANSWER_NO_ROOM,
+    ANSWER_NO_SHARE,
     ANSWER_NOT_STORED,
     ANSWER_CHUNKS_BEGUN,
     ANSWER_BDAT_SYNTAX,
@@ -154,6 +157,8 @@ static const struct {
     [ANSWER_NO_MEMORY] = {.text = "451 4.3.0 The relay is out of memory; send it again later"},
     [ANSWER_NO_ROOM] =
         {.text = "452 4.3.1 The relay has no room for mail; free disk space or send later"},
+    [ANSWER_NO_SHARE] = {.text = "452 4.3.1 Too much mail of this device waits at the relay "
+                                 "(max_spool); send later"},
     [ANSWER_NOT_STORED] = {.text =
                                "451 4.3.0 The relay could not store the mail; send it again later"},
     [ANSWER_CHUNKS_BEGUN] = {.text = "503 5.5.1 BDAT has begun this mail; BDAT or RSET is next"},
@@ -234,12 +239,19 @@ struct server_fsm {
     bool auth_equals;
     bool mt_priority;
     bool lf_dot_lf;
+    bool join_split;
 
     enum state state;
     char *login;        /* verified, or NULL */
+    char *offered;      /* a login that is a mail address, verified or not, or NULL */
     bool authenticated; /* verified or not */
-    bool silent_end;    /* silence has ended the mail data, and so the session */
-    bool discard;       /* SERVER_DISCARD is due, behind a reply */
+    bool plain;         /* the mechanism is PLAIN, else LOGIN */
+    bool has_answered;  /* ... and the device has said something in it */
+    bool named;         /* HELO or EHLO was said */
+    quirks quirks;
+    struct server_heard heard;
+    bool silent_end; /* silence has ended the mail data, and so the session */
+    bool discard;    /* SERVER_DISCARD is due, behind a reply */
     bool has_lane;
     struct bytes response; /* what the device signs in with, decoded */
     bool greeted;          /* by EHLO: the trace says ESMTP */
@@ -249,6 +261,8 @@ struct server_fsm {
     size_t line_octets; /* of the current command line, kept or not */
     size_t held;        /* octets done with but not yet consumed */
     size_t asked;       /* RCPT commands in this transaction */
+    bool has_size;      /* SIZE was said in this transaction */
+    uint64_t announced; /* ... how much */
     unsigned bad;       /* commands */
     unsigned empty;     /* lines in a row */
     struct bytes line;
@@ -345,6 +359,8 @@ static enum answer answer_to(const struct error *err)
 {
     if (err->kind == ERROR_BUSY)
         return ANSWER_TOO_FAST;
+    if (err->kind == ERROR_SHARE)
+        return ANSWER_NO_SHARE;
     return err->kind == ERROR_NO_ROOM || err->kind == ERROR_LIMIT ? ANSWER_NO_ROOM
                                                                   : ANSWER_NOT_STORED;
 }
@@ -366,15 +382,24 @@ static void format_too_large(struct server_fsm *f)
              f->max_size / units[i].octets, units[i].unit);
 }
 
+static void note(struct server_fsm *f, enum quirk quirk, bool seen)
+{
+    if (seen)
+        f->quirks |= QUIRK_BIT(quirk);
+}
+
 /* ---- the transaction ------------------------------------------------------------------------- */
 
 static bool transaction_begin(struct server_fsm *f)
 {
     struct envelope *e = &f->envelope;
 
+    note(f, QUIRK_NO_HELO, !f->named);
+    note(f, QUIRK_SECOND_MAIL, f->state != STATE_READY);
     envelope_done(e);
     f->asked = 0;
     f->has_lane = false;
+    f->has_size = false;
     server_enter(f, STATE_READY);
     return envelope_set(&e->login, f->login != NULL ? f->login : "") &&
            envelope_set(&e->device, f->device) && envelope_set(&e->client, f->client) &&
@@ -390,10 +415,26 @@ static void transaction_reset(struct server_fsm *f)
 
 /* ---- commands -------------------------------------------------------------------------------- */
 
+/* RFC 5321 4.1.1.1 asks for a domain name or an address literal. A single label will do: hardly a
+ * device has more. */
+static bool is_host_name(struct command_text name)
+{
+    static const char address[] = "0123456789.";
+    size_t digits = 0;
+
+    while (digits < name.len && strchr(address, name.p[digits]) != NULL)
+        digits++;
+    return digits < name.len && memchr(name.p, '_', name.len) == NULL &&
+           address_is_domain(name.p, name.len);
+}
+
 static void set_helo(struct server_fsm *f, struct command_text name)
 {
     size_t n = name.len < SERVER_HELO_MAX ? name.len : SERVER_HELO_MAX;
 
+    f->named = true;
+    note(f, QUIRK_HELO_EMPTY, name.len == 0);
+    note(f, QUIRK_HELO_ODD, name.len > 0 && !is_host_name(name));
     memcpy(f->helo, name.p, n);
     f->helo[n] = '\0';
     for (char *c = f->helo; *c != '\0'; c++) {
@@ -464,6 +505,16 @@ static void run_rset(struct server_fsm *f, const struct command *c, struct serve
     answer(f, ANSWER_OK, out);
 }
 
+/* `argument` is what stands behind MAIL or RCPT, and path a piece of it. */
+static void note_path(struct server_fsm *f, struct command_text argument, struct command_text path)
+{
+    bool brackets = path.len > 1 && path.p[0] == '<' && path.p[path.len - 1] == '>';
+    bool space = path.p > argument.p && (path.p[-1] == ' ' || path.p[-1] == '\t');
+
+    note(f, QUIRK_NO_BRACKETS, !brackets);
+    note(f, QUIRK_SPACE_IN_PATH, space);
+}
+
 static bool keep_text(char **field, struct command_text text)
 {
     return envelope_set_n(field, text.p, text.len);
@@ -513,6 +564,10 @@ static void run_mail(struct server_fsm *f, const struct command *c, struct serve
     else {
         e->smtputf8 = p.smtputf8 || a.utf8;
         keep_priority(f, &p);
+        f->has_size = p.has_size;
+        f->announced = p.size;
+        note_path(f, c->argument, path);
+        note(f, QUIRK_UNKNOWN_PARAMETER, p.ignored_count > 0);
         server_enter(f, STATE_MAIL);
         answer(f, ANSWER_SENDER_OK, out);
     }
@@ -536,7 +591,9 @@ static void add_recipient(struct server_fsm *f, const char *path,
     size_t max =
         f->max_recipients < ENVELOPE_RECIPIENTS_MAX ? f->max_recipients : ENVELOPE_RECIPIENTS_MAX;
 
-    if (!envelope_has_recipient(e, path)) {
+    if (envelope_has_recipient(e, path)) {
+        note(f, QUIRK_DUPLICATE_RECIPIENT, true);
+    } else {
         if (e->recipient_count >= max) {
             reply(f, out,
                   "452 4.5.3 Too many recipients: %zu is the limit; send the others separately",
@@ -593,6 +650,8 @@ static void run_rcpt(struct server_fsm *f, const struct command *c, struct serve
         answer(f, ANSWER_WRONG_DOMAIN, out);
     else {
         f->envelope.smtputf8 |= a.utf8;
+        note_path(f, c->argument, path);
+        note(f, QUIRK_UNKNOWN_PARAMETER, p.ignored_count > 0);
         add_recipient(f, a.path, &p, out);
     }
 }
@@ -694,9 +753,50 @@ static bool decode_response(struct server_fsm *f, struct command_text text)
     return true;
 }
 
+/* What a device signs in with is often the address it would send from. */
+static void keep_offered(struct server_fsm *f, const char *p, size_t len)
+{
+    struct address a;
+    const char *problem;
+
+    if (f->offered != NULL || !address_parse(p, len, ADDRESS_REVERSE_PATH, &a, &problem))
+        return;
+    if (a.path[a.domain] != '\0' && !a.utf8 && strlen(a.path) == len && memcmp(a.path, p, len) == 0)
+        f->offered = strdup(a.path); /* without memory: as if it had none */
+}
+
+static void forget_offered(struct server_fsm *f)
+{
+    free(f->offered);
+    f->offered = NULL;
+}
+
+/* The first answer of LOGIN is the login; PLAIN's one has it between two NULs. */
+static void look_for_login(struct server_fsm *f, bool is_first)
+{
+    const char *p = (const char *)f->response.data;
+    const char *end = p + f->response.len;
+
+    if (!is_first || f->response.len == 0)
+        return;
+    if (f->plain) {
+        p = memchr(p, '\0', f->response.len);
+        if (p == NULL)
+            return;
+        p++;
+        end = p < end ? memchr(p, '\0', (size_t)(end - p)) : NULL;
+        if (end == NULL)
+            return;
+    }
+    keep_offered(f, p, (size_t)(end - p));
+}
+
 static void ask_for_check(struct server_fsm *f, const char *mechanism, bool has_response,
                           struct server_effect *out)
 {
+    if (has_response)
+        look_for_login(f, !f->has_answered);
+    f->has_answered |= has_response;
     server_enter(f, STATE_CHECKING);
     *out = (struct server_effect){.kind = SERVER_AUTH,
                                   .text = mechanism,
@@ -724,8 +824,12 @@ static void run_auth(struct server_fsm *f, const struct command *c, struct serve
         answer(f, name.len > 0 ? ANSWER_AUTH_UNKNOWN : ANSWER_AUTH_NOTHING, out);
     else if (!decode_response(f, response))
         answer(f, ANSWER_AUTH_SYNTAX, out);
-    else
+    else {
+        f->plain = mechanism == mechanisms[1];
+        f->has_answered = false;
+        forget_offered(f);
         ask_for_check(f, mechanism, response.len > 0, out);
+    }
 }
 
 /* A line that the device was asked for. */
@@ -848,6 +952,7 @@ static void run_line(struct server_fsm *f, const char *p, size_t len, struct ser
     struct command c;
 
     if (!unfit && is_blank(p, len)) {
+        note(f, QUIRK_EMPTY_LINES, true);
         if (++f->empty > SERVER_EMPTY_LINES_MAX)
             answer(f, ANSWER_EMPTY, out);
         return;
@@ -855,6 +960,7 @@ static void run_line(struct server_fsm *f, const char *p, size_t len, struct ser
     f->empty = 0;
     f->data_refused = false;
     command_parse(p, len, &c);
+    note(f, QUIRK_UNKNOWN_COMMAND, !unfit && c.verb == COMMAND_UNKNOWN);
     if (data_refused && (unfit || c.verb == COMMAND_UNKNOWN))
         answer(f, ANSWER_NOT_WAITED, out);
     else if (unfit)
@@ -877,6 +983,7 @@ static void end_line(struct server_fsm *f, struct server_effect *out)
     const char *p = (const char *)f->line.data;
     size_t len = f->line.len;
 
+    note(f, QUIRK_BARE_LF_COMMANDS, len > 0 && (len == 1 || p[len - 2] != '\r'));
     for (; len > 0 && (p[len - 1] == '\n' || p[len - 1] == '\r'); len--)
         ;
     if (f->state == STATE_RESPONSE)
@@ -944,13 +1051,25 @@ static bool keep_message_id(struct server_fsm *f, const char *ours)
            envelope_set_n(&f->envelope.message_id, open, (size_t)(close - open) + 1);
 }
 
+static bool keep_partial(struct server_fsm *f)
+{
+    struct envelope *e = &f->envelope;
+    struct partial part;
+
+    if (!f->join_split || !partial_of(&f->mail->header, &part))
+        return true;
+    e->partial_number = part.number;
+    e->partial_total = part.total;
+    return envelope_set(&e->partial_id, part.id);
+}
+
 static bool keep_facts(struct server_fsm *f, const char *message_id)
 {
     char subject[SERVER_SUBJECT_MAX + 1];
 
     header_text(&f->mail->header, HEADER_SUBJECT, subject, sizeof(subject));
     return envelope_set(&f->envelope.subject, subject) && keep_message_id(f, message_id) &&
-           envelope_set(&f->envelope.repairs, f->mail->header.repairs);
+           envelope_set(&f->envelope.repairs, f->mail->header.repairs) && keep_partial(f);
 }
 
 /* RFC 3848 and RFC 6531; a login that anybody could have made up is none. */
@@ -983,6 +1102,38 @@ static bool write_trace(const struct server_fsm *f, uint64_t wall_ms, struct byt
     return trace_received(&trace, out);
 }
 
+/* What a From would say that is missing. */
+static const char *sender_of(const struct server_fsm *f)
+{
+    const char *reverse_path = f->envelope.reverse_path;
+
+    return reverse_path[0] == '\0' && f->authenticated && f->offered != NULL ? f->offered
+                                                                             : reverse_path;
+}
+
+static bool has_field(const struct header *h, const char *name)
+{
+    for (size_t i = 0; i < h->field_count; i++) {
+        const struct header_field *field = &h->fields[i];
+
+        if (field->action != HEADER_DROP && field->name_len == strlen(name) &&
+            strncasecmp((const char *)h->text.data + field->offset, name, field->name_len) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The null reverse-path says that nothing is to be sent in answer. A mailbox takes its place on the
+ * way out, so the header has to say it (RFC 3834 5). */
+static bool mark_automatic(const struct server_fsm *f, struct header *h)
+{
+    if (f->envelope.reverse_path[0] != '\0' || h->state != HEADER_DONE ||
+        has_field(h, "Auto-Submitted"))
+        return true;
+    header_note(h, "auto_submitted");
+    return header_add(h, "Auto-Submitted: auto-generated");
+}
+
 static bool write_header(struct server_fsm *f, uint64_t wall_ms)
 {
     struct mail *m = f->mail;
@@ -990,7 +1141,7 @@ static bool write_header(struct server_fsm *f, uint64_t wall_ms)
     char message_id[TRACE_MESSAGE_ID_MAX];
     struct repair_facts facts = {.date = date,
                                  .message_id = message_id,
-                                 .reverse_path = f->envelope.reverse_path,
+                                 .reverse_path = sender_of(f),
                                  .device = f->envelope.device,
                                  .hostname = f->hostname,
                                  .charset = f->charset,
@@ -1002,7 +1153,7 @@ static bool write_header(struct server_fsm *f, uint64_t wall_ms)
     trace_date(wall_ms, f->utc_offset_minutes, date);
     trace_message_id(m->id, wall_ms, f->hostname, message_id);
     ok = write_trace(f, wall_ms, &received) && repair_header(&m->header, &facts) &&
-         keep_facts(f, message_id) &&
+         mark_automatic(f, &m->header) && keep_facts(f, message_id) &&
          header_write(&m->header, &received, &m->written, &f->envelope.header_size);
     bytes_done(&received);
     return ok;
@@ -1126,26 +1277,26 @@ static bool add_repairs(struct server_fsm *f)
     const struct {
         const char *name;
         bool seen;
-    } quirks[] = {{"long_base64", mime->long_base64},
-                  {"long_quoted", mime->long_quoted},
-                  {"long_text", mime->long_text},
-                  {"long_lines_kept", mime->long_other},
-                  {"long_part_header", mime->long_field},
-                  {"nul", mime->nul},
-                  {"message_partial", mime->partial},
-                  {"mime_too_deep", mime->too_deep},
-                  {"bare_lf", q->bare_lf},
-                  {"bare_cr", q->bare_cr},
-                  {"cr_cr_lf", q->cr_cr_lf},
-                  {"lf_dot_lf", f->silent_end}};
+    } repairs[] = {{"long_base64", mime->long_base64},
+                   {"long_quoted", mime->long_quoted},
+                   {"long_text", mime->long_text},
+                   {"long_lines_kept", mime->long_other},
+                   {"long_part_header", mime->long_field},
+                   {"nul", mime->nul},
+                   {"message_partial", mime->partial},
+                   {"mime_too_deep", mime->too_deep},
+                   {"bare_lf", q->bare_lf},
+                   {"bare_cr", q->bare_cr},
+                   {"cr_cr_lf", q->cr_cr_lf},
+                   {"lf_dot_lf", f->silent_end}};
     char text[REPAIRS_MAX];
     size_t len = strlen(f->envelope.repairs);
 
     snprintf(text, sizeof(text), "%s", f->envelope.repairs);
-    for (size_t i = 0; i < COUNT(quirks); i++) {
-        if (quirks[i].seen)
+    for (size_t i = 0; i < COUNT(repairs); i++) {
+        if (repairs[i].seen)
             len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s", len > 0 ? "," : "",
-                                    quirks[i].name);
+                                    repairs[i].name);
     }
     return envelope_set(&f->envelope.repairs, text);
 }
@@ -1159,6 +1310,8 @@ static void commit(struct server_fsm *f, uint64_t wall_ms, struct server_effect 
         out->kind = SERVER_DISCARD;
         return;
     }
+    note(f, QUIRK_SIZE_WRONG,
+         f->has_size && m->size > SIZE_SLACK && (m->size - SIZE_SLACK) / 2 > f->announced);
     f->envelope.arrived_ms = wall_ms;
     f->envelope.size = m->stored;
     if (m->decoder.quirks.eight_bit)
@@ -1304,6 +1457,7 @@ struct server_fsm *server_fsm_new(const struct server_settings *settings)
     f->auth_equals = settings->auth_equals;
     f->mt_priority = settings->mt_priority;
     f->lf_dot_lf = settings->lf_dot_lf;
+    f->join_split = settings->join_split;
     bytes_init(&f->response, SERVER_LINE_MAX + 1);
     format_too_large(f);
     if (f->hostname == NULL || f->client == NULL || f->client_literal == NULL ||
@@ -1324,6 +1478,7 @@ void server_fsm_free(struct server_fsm *f)
     bytes_done(&f->line);
     forget_response(f);
     free(f->login);
+    forget_offered(f);
     free(f->hostname);
     free(f->client);
     free(f->client_literal);
@@ -1359,11 +1514,31 @@ static void take_discard(struct server_fsm *f, struct server_effect *out)
     *out = (struct server_effect){.kind = SERVER_DISCARD};
 }
 
+static size_t hear_mail(struct server_fsm *f, size_t used)
+{
+    f->heard.mail_len += used;
+    return used;
+}
+
+/* Behind mail data there is an effect before the next command is read. */
+static size_t hear_command(struct server_fsm *f, size_t used)
+{
+    assert(f->heard.mail_len == 0);
+    f->heard.commands_len += used;
+    return used;
+}
+
+struct server_heard server_fsm_heard(const struct server_fsm *f)
+{
+    return f->heard;
+}
+
 void server_fsm_step(struct server_fsm *f, const uint8_t *data, size_t len, uint64_t wall_ms,
                      size_t *out_used, struct server_effect *out)
 {
     size_t used = f->held < len ? f->held : len;
 
+    f->heard = (struct server_heard){.commands = data + used};
     *out = (struct server_effect){.kind = SERVER_NOTHING};
     *out_used = 0;
     if (f->state == STATE_CLOSED)
@@ -1374,9 +1549,9 @@ void server_fsm_step(struct server_fsm *f, const uint8_t *data, size_t len, uint
         if (f->discard)
             take_discard(f, out);
         else if (!is_command_state(f->state))
-            used += step_mail(f, data + used, len - used, wall_ms, out);
+            used += hear_mail(f, step_mail(f, data + used, len - used, wall_ms, out));
         else if (used < len)
-            used += step_command(f, data + used, len - used, out);
+            used += hear_command(f, step_command(f, data + used, len - used, out));
     } while (out->kind == SERVER_NOTHING && (used < len || effect_is_due(f)));
     f->held = effect_is_due(f) && used > 0 ? 1 : 0;
     *out_used = used - f->held;
@@ -1491,6 +1666,7 @@ static bool become(struct server_fsm *f, const struct server_identity *who)
     f->max_recipients = who->max_recipients;
     f->domains = who->recipient_domains;
     f->mt_priority = who->mt_priority;
+    f->join_split = who->join_split;
     format_too_large(f);
     return true;
 }
@@ -1505,12 +1681,23 @@ void server_fsm_checked(struct server_fsm *f, enum server_check check,
     server_enter(f, STATE_READY);
     if (check == SERVER_CHECK_VERIFIED && !become(f, who))
         check = SERVER_CHECK_UNAVAILABLE;
+    note(f, QUIRK_LOGIN_IGNORED, check == SERVER_CHECK_WRONG && f->auth == CONFIG_LOGIN_ANY);
     if (check == SERVER_CHECK_VERIFIED || f->auth == CONFIG_LOGIN_ANY) {
         f->authenticated = true;
         answer(f, ANSWER_AUTH_OK, out);
     } else {
         answer(f, check == SERVER_CHECK_WRONG ? ANSWER_AUTH_WRONG : ANSWER_AUTH_UNAVAILABLE, out);
     }
+}
+
+quirks server_fsm_quirks(const struct server_fsm *f)
+{
+    return f->quirks;
+}
+
+const char *server_fsm_helo(const struct server_fsm *f)
+{
+    return f->helo;
 }
 
 bool server_fsm_has_lane(const struct server_fsm *f)
@@ -1526,6 +1713,7 @@ void server_fsm_secured(struct server_fsm *f, const char *text)
     transaction_reset(f);
     f->helo[0] = '\0';
     f->greeted = false;
+    f->named = false;
     f->begun = false;
     f->empty = 0;
     f->held = 0;
@@ -1543,6 +1731,11 @@ void server_fsm_shut(struct server_fsm *f, const char *reason, struct server_eff
 struct envelope *server_fsm_envelope(struct server_fsm *f)
 {
     return &f->envelope;
+}
+
+uint64_t server_fsm_announced(const struct server_fsm *f)
+{
+    return f->has_size ? f->announced : 0;
 }
 
 bool server_fsm_in_mail_data(const struct server_fsm *f)

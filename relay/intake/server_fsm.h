@@ -16,8 +16,12 @@
  * second MAIL as implied RSET, unknown ESMTP parameters, a few empty lines. Strangers never get
  * this far: the shell answers them 554 5.7.1.
  *
+ * What a device does otherwise than others is noted (server_fsm_quirks()), for the registry of
+ * devices; nothing depends on it.
+ *
  * Content: what smtp/repair.h and smtp/mime.h know to put right is put right on the way in and
  * named in the envelope's repairs, as are the line ends (bare_lf, bare_cr, cr_cr_lf, lf_dot_lf).
+ * A message with the null reverse-path is marked as automatic (auto_submitted) unless it says so.
  * Refused at its end is what cannot be: raw binary data (554 5.6.1), a lone CR inside a header
  * field (554 5.6.0).
  *
@@ -33,7 +37,9 @@
  * the clear in between is the shell's to drop.
  *
  * Signing in: the mechanisms are the shell's. What the device sends is handed out decoded, once,
- * and wiped when it has been answered; it is in no reply and no phrase. A keyword that is hidden
+ * and wiped when it has been answered; it is in no reply and no phrase. One thing is kept: a login
+ * that is a whole mail address, whoever's it is, stands in for a From that is missing where the
+ * reverse-path is null. A keyword that is hidden
  * from the reply to EHLO can be used all the same, but for AUTH when it is off.
  */
 #ifndef OUTTRAY_RELAY_INTAKE_SERVER_FSM_H
@@ -46,6 +52,7 @@
 #include "queue/envelope.h"
 #include "queue/error.h"
 #include "relay/base/config.h"
+#include "relay/intake/quirks.h"
 
 #define SERVER_LINE_MAX         4096 /* command line with its end; RFC 5321 asks for 512 and more */
 #define SERVER_REPLY_MAX        1024
@@ -84,6 +91,7 @@ struct server_settings {
     bool auth_equals;       /* "AUTH=" as well as "AUTH " in it */
     bool mt_priority;       /* may choose the lane (RFC 6710) */
     bool lf_dot_lf;         /* silence after LF . LF ends mail data */
+    bool join_split;        /* the envelope tells which part of a split mail it is */
     int utc_offset_minutes; /* local time minus UTC, for Date and Received; 0 = they say +0000 */
     const char *charset;    /* of header fields that are neither ASCII nor UTF-8; NULL: as "" in
                                smtp/repair.h */
@@ -117,6 +125,7 @@ struct server_identity {
     uint32_t max_recipients;
     const struct config_domains *recipient_domains;
     bool mt_priority;
+    bool join_split;
 };
 
 struct server_effect {
@@ -125,6 +134,13 @@ struct server_effect {
     size_t text_len;
     const uint8_t *data; /* valid until the next call */
     size_t data_len;
+};
+
+/* What one server_fsm_step() has read: first commands and answers to AUTH, then mail data. */
+struct server_heard {
+    const uint8_t *commands; /* a piece of the step's input */
+    size_t commands_len;
+    size_t mail_len;
 };
 
 /* The strings of the settings are copied. NULL without memory. */
@@ -140,8 +156,12 @@ void server_fsm_start(struct server_fsm *f, struct server_effect *out);
 void server_fsm_step(struct server_fsm *f, const uint8_t *data, size_t len, uint64_t wall_ms,
                      size_t *out_used, struct server_effect *out);
 
-/* Answer to SERVER_OPEN: the id that the message will have, or err (452 for ERROR_NO_ROOM and
- * ERROR_LIMIT, else 451). */
+/* What the last step has read. Octets are told once, in the step that reads them; the next one
+ * consumes one of them where an effect had been due. */
+struct server_heard server_fsm_heard(const struct server_fsm *f);
+
+/* Answer to SERVER_OPEN: the id that the message will have, or err (452 for ERROR_NO_ROOM,
+ * ERROR_SHARE and ERROR_LIMIT, else 451). */
 void server_fsm_opened(struct server_fsm *f, uint64_t id, const struct error *err,
                        struct server_effect *out);
 /* The spool failed while storing, or its reader (SERVER_STORE): the rest of the mail data is
@@ -176,12 +196,18 @@ bool server_fsm_awaits_silence(const struct server_fsm *f);
  * the commit, and the lane unless server_fsm_has_lane(). It stays as it is until the next
  * transaction begins or this one is reset. */
 struct envelope *server_fsm_envelope(struct server_fsm *f);
+/* What the device has said in this transaction about the message's size; 0 when nothing. */
+uint64_t server_fsm_announced(const struct server_fsm *f);
 /* True between the first octet of mail data and the answer to its end: a clean stop waits for it.
  */
 bool server_fsm_in_mail_data(const struct server_fsm *f);
 bool server_fsm_is_idle(const struct server_fsm *f); /* no transaction open */
+/* The name of the last HELO or EHLO, made printable; "" without one. Valid until the next step. */
+const char *server_fsm_helo(const struct server_fsm *f);
 /* The device has chosen the lane of this message. */
 bool server_fsm_has_lane(const struct server_fsm *f);
+/* Those of the session so far; the messages' own are the envelopes' repairs. */
+quirks server_fsm_quirks(const struct server_fsm *f);
 /* True when SERVER_OPEN, SERVER_COMMIT or SERVER_AUTH waits for its answer. */
 bool server_fsm_is_waiting(const struct server_fsm *f);
 /* Phrase for logs and timeouts: "waiting for a command", "receiving mail data". After SERVER_CLOSE,

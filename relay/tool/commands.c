@@ -7,12 +7,12 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sysexits.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "queue/queue.h"
 #include "relay/admin/api_json.h"
 #include "relay/admin/json.h"
+#include "relay/tool/ask.h"
 #include "relay/tool/client.h"
 #include "relay/tool/places.h"
 #include "relay/tool/page.h"
@@ -33,54 +33,6 @@ static bool argument_id(const struct tool *t, uint64_t *out_id, struct error *er
 
 /* ---- commands that need the daemon ----------------------------------------------------------- */
 
-/* False with the exit code, all said. */
-static bool need_daemon(const struct tool *t, struct places *out_places, int *out_exit)
-{
-    enum client_state state;
-
-    if (!places_find(t, out_places)) {
-        *out_exit = EX_CONFIG;
-        return false;
-    }
-    state = client_probe(out_places->socket);
-    if (state == CLIENT_ANSWERS)
-        return true;
-    *out_exit = client_explain(t, out_places, state);
-    places_done(out_places);
-    return false;
-}
-
-/* One request whose answer `show` prints, unless JSON is wanted. */
-static int ask_and_show(const struct tool *t, const char *method, const char *path,
-                        void (*show)(const struct tool *t, const struct places *p,
-                                     const cJSON *answer))
-{
-    struct error err = ERROR_INIT;
-    struct places p;
-    cJSON *answer;
-    int code;
-
-    if (!need_daemon(t, &p, &code))
-        return code;
-    answer = client_ask(p.socket, method, path, &err);
-    if (answer == NULL)
-        code = tool_fail(t, &err);
-    else if (t->json)
-        code = tool_print_json(t, answer);
-    else {
-        show(t, &p, answer);
-        code = EX_OK;
-    }
-    cJSON_Delete(answer);
-    places_done(&p);
-    return code;
-}
-
-static int64_t now_seconds(void)
-{
-    return (int64_t)time(NULL);
-}
-
 /* The exit code says how the relay is, for scripts. */
 static int status_code(const cJSON *status)
 {
@@ -94,12 +46,12 @@ int command_status(const struct tool *t)
     cJSON *status;
     int code;
 
-    if (!need_daemon(t, &p, &code))
+    if (!ask_daemon(t, &p, &code))
         return code;
     status = client_ask(p.socket, "GET", "/v1/status", &err);
     code = status != NULL ? status_code(status) : tool_fail(t, &err);
     if (status != NULL && !t->json)
-        page_status(t->out, status, now_seconds());
+        page_status(t->out, status, ask_now());
     else if (status != NULL && tool_print_json(t, status) != EX_OK)
         code = EX_OSERR;
     cJSON_Delete(status);
@@ -183,31 +135,13 @@ int command_delete(const struct tool *t)
     return ask_message(t, "DELETE", "", show_deleted);
 }
 
-/* Percent-encodes everything but letters and digits. */
-static bool encode(const char *text, char *out, size_t size)
-{
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
-    size_t used = 0;
-
-    for (; *text != '\0'; text++) {
-        if (used + 4 > size)
-            return false;
-        if (strchr(plain, *text) != NULL)
-            out[used++] = *text;
-        else
-            used += (size_t)snprintf(out + used, size - used, "%%%02X", (unsigned char)*text);
-    }
-    out[used] = '\0';
-    return true;
-}
-
 int command_resume(const struct tool *t)
 {
     struct error err = ERROR_INIT;
     char name[PATH_TEXT / 2];
     char path[PATH_TEXT];
 
-    if (!encode(t->argument, name, sizeof(name))) {
+    if (!ask_encode(t->argument, name, sizeof(name))) {
         error_set(&err, ERROR_INVALID, "the name of the mailbox is too long");
         return tool_fail(t, &err);
     }
@@ -349,7 +283,7 @@ int command_show(const struct tool *t)
     else if (t->json)
         code = tool_print_json(t, message);
     else
-        page_message(t->out, message, now_seconds());
+        page_message(t->out, message, ask_now());
     cJSON_Delete(message);
     source_close(&s);
     return code;

@@ -192,6 +192,16 @@ void format_wrap(FILE *out, const char *first, const char *text)
     fputc('\n', out);
 }
 
+void format_line(FILE *out, const char *label, const char *text)
+{
+    char first[FORMAT_TEXT];
+
+    if (text[0] == '\0')
+        return;
+    snprintf(first, sizeof(first), "%-12s", label);
+    format_wrap(out, first, text);
+}
+
 /* ---- tables ---------------------------------------------------------------------------------- */
 
 static const char *title_of(const struct format_table *t, size_t column)

@@ -35,6 +35,8 @@ void format_fit(const char *text, size_t width, char *out, size_t size);
 size_t format_width(const char *text);
 /* Writes text in lines of FORMAT_WIDTH, the first after `first`, others after as many blanks. */
 void format_wrap(FILE *out, const char *first, const char *text);
+/* "Label       text", wrapped; nothing when there is no text. */
+void format_line(FILE *out, const char *label, const char *text);
 
 /* Rows are held until they are written, so that their columns align. */
 struct format_row {

@@ -9,6 +9,7 @@
 #include "relay/base/config_mistakes.h"
 #include "relay/tool/check.h"
 #include "relay/tool/commands.h"
+#include "relay/tool/devices.h"
 #include "relay/tool/passwd.h"
 #include "relay/tool/tool.h"
 #include "relay/version.h"
@@ -20,6 +21,7 @@ enum takes {
     TAKES_OUTPUT = 8,     /* -o, --force */
     TAKES_WORD = 16,      /* an argument, or none */
     TAKES_STDIN = 32,     /* --stdin */
+    TAKES_DEVICE = 64,    /* --transcript or --forget */
 };
 
 struct command {
@@ -61,6 +63,14 @@ static const struct command commands[] = {
      "      --force            write over it all the same\n"},
     {"resume", "MAILBOX", "use a paused or waiting mailbox at once", command_resume, TAKES_ARGUMENT,
      "needs the name of a mailbox; \"outtray status\" lists them", NULL},
+    {"devices", "", "list the devices, those that need attention first", devices_list, 0, NULL,
+     "States: \"trouble\" when the last error is newer than the last mail; \"quiet\" when it has\n"
+     "sent nothing for longer than its own habit explains; \"test only\" when it has connected,\n"
+     "but never with mail; \"never seen\" when it is only in the configuration.\n"},
+    {"device", "NAME [OPTION]", "one device: what it does, and what to do about it", devices_one,
+     TAKES_ARGUMENT | TAKES_DEVICE, "needs the name of a device; \"outtray devices\" lists them",
+     "      --transcript       what was said in its last sessions, the newest last\n"
+     "      --forget           forget all that is known of it\n"},
     {"passwd", "DEVICE [--stdin]", "a new password for a device to sign in with", passwd_run,
      TAKES_ARGUMENT | TAKES_STDIN, "needs the name of a device of the configuration",
      "      --stdin            read the password instead of making one\n"},
@@ -75,7 +85,8 @@ static const struct option options[] = {
     {"json", no_argument, NULL, 'j'},         {"all", no_argument, NULL, 'a'},
     {"output", required_argument, NULL, 'o'}, {"help", no_argument, NULL, 'h'},
     {"stdin", no_argument, NULL, 'i'},        {"version", no_argument, NULL, 'V'},
-    {"force", no_argument, NULL, 'f'},        {NULL, 0, NULL, 0},
+    {"force", no_argument, NULL, 'f'},        {"transcript", no_argument, NULL, 't'},
+    {"forget", no_argument, NULL, 'g'},       {NULL, 0, NULL, 0},
 };
 
 static void write_help(FILE *out)
@@ -164,6 +175,10 @@ static int misfit(const struct command *c, const struct tool *t, int arguments)
         return usage_error(t, "%s takes no -o", c->name);
     if (t->from_stdin && (c->takes & TAKES_STDIN) == 0)
         return usage_error(t, "%s takes no --stdin", c->name);
+    if ((t->transcript || t->forget) && (c->takes & TAKES_DEVICE) == 0)
+        return usage_error(t, "%s takes no --%s", c->name, t->forget ? "forget" : "transcript");
+    if (t->transcript && t->forget)
+        return usage_error(t, "%s takes --transcript or --forget, not both", c->name);
     if (t->force && t->output == NULL)
         return usage_error(t, "--force is for \"outtray export ID -o FILE\" only");
     if ((one && arguments == 0) || (one_or_all && t->all == (arguments > 0)))
@@ -223,6 +238,12 @@ static bool take_option(struct tool *t, int option)
         return true;
     case 'f':
         t->force = true;
+        return true;
+    case 't':
+        t->transcript = true;
+        return true;
+    case 'g':
+        t->forget = true;
         return true;
     default:
         return false;

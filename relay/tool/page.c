@@ -115,6 +115,16 @@ static void print_intake(FILE *out, const cJSON *intake)
     fputc('\n', out);
 }
 
+static void print_devices(FILE *out, const cJSON *devices)
+{
+    if (json_get_number(devices, "known") <= 0)
+        return;
+    fprintf(out, "Devices %s known", count_of(devices, "known").text);
+    if (json_get_number(devices, "quiet") > 0)
+        fprintf(out, ", %s gone quiet", count_of(devices, "quiet").text);
+    fputs("; \"outtray devices\" lists them\n", out);
+}
+
 /* "ready", "waiting, tried again in 2 min: the connection timed out" */
 static void print_mailbox_state(FILE *out, const cJSON *m, const char *first, bool with_problem)
 {
@@ -198,6 +208,7 @@ void page_status(FILE *out, const cJSON *status, int64_t now)
     fputc('\n', out);
     print_queue(out, json_get(status, "queue"));
     print_intake(out, json_get(status, "intake"));
+    print_devices(out, json_get(status, "devices"));
     for (const cJSON *mailbox = json_first(status, "mailboxes"); mailbox != NULL;
          mailbox = mailbox->next)
         print_mailbox(out, mailbox, now);
@@ -226,16 +237,6 @@ static const char *state_word(const cJSON *message)
     return json_get_flag(message, "in_flight") ? "sending" : json_get_text(message, "state");
 }
 
-static void line(FILE *out, const char *label, const char *text)
-{
-    char first[FORMAT_TEXT];
-
-    if (text[0] == '\0')
-        return;
-    snprintf(first, sizeof(first), "%-12s", label);
-    format_wrap(out, first, text);
-}
-
 /* "mailbox office: the limit of 30 messages a minute", or "" when it waits for nothing else. */
 static void waits_text(const cJSON *m, char *out, size_t size)
 {
@@ -255,16 +256,16 @@ static void print_times(FILE *out, const cJSON *m, int64_t now)
     format_span(json_get_number(m, "age"), age);
     snprintf(text, sizeof(text), "%s, %s ago", at, age);
     if (!json_get_null(m, "age"))
-        line(out, "Arrived", text);
+        format_line(out, "Arrived", text);
     snprintf(text, sizeof(text), "%.0f", json_get_number(m, "attempts"));
-    line(out, "Attempts", text);
+    format_line(out, "Attempts", text);
     if (json_get_null(m, "due_in"))
         return;
     format_span(json_get_number(m, "due_in"), age);
     snprintf(text, sizeof(text), "in %s", age);
-    line(out, "Next try", json_get_number(m, "due_in") > 0 ? text : "now");
+    format_line(out, "Next try", json_get_number(m, "due_in") > 0 ? text : "now");
     waits_text(m, waits, sizeof(waits));
-    line(out, "Waits for", waits);
+    format_line(out, "Waits for", waits);
 }
 
 static void print_origin(FILE *out, const cJSON *m)
@@ -276,11 +277,11 @@ static void print_origin(FILE *out, const cJSON *m)
     snprintf(text, sizeof(text), "%s%s%s%s (HELO %s)", device, strcmp(device, client) ? " [" : "",
              strcmp(device, client) ? client : "", strcmp(device, client) ? "]" : "",
              json_get_text(m, "helo"));
-    line(out, "Device", text);
-    line(out, "Login", json_get_text(m, "login"));
+    format_line(out, "Device", text);
+    format_line(out, "Login", json_get_text(m, "login"));
     snprintf(text, sizeof(text), "%s lane of route %s", json_get_text(m, "lane"),
              json_get_text(m, "route"));
-    line(out, "Way", text);
+    format_line(out, "Way", text);
 }
 
 static void print_recipient(FILE *out, const cJSON *r)
@@ -288,7 +289,7 @@ static void print_recipient(FILE *out, const cJSON *r)
     char text[1024];
 
     snprintf(text, sizeof(text), "%s: %s", json_get_text(r, "path"), json_get_text(r, "state"));
-    line(out, "To", text);
+    format_line(out, "To", text);
     if (json_get_text(r, "reply")[0] != '\0')
         format_wrap(out, "                ", json_get_text(r, "reply"));
     if (json_get_text(r, "reason")[0] == '\0')
@@ -326,20 +327,20 @@ void page_message(FILE *out, const cJSON *m, int64_t now)
     char subject[FORMAT_CELL * 4];
     char text[512];
 
-    line(out, "Message", json_get_text(m, "id"));
+    format_line(out, "Message", json_get_text(m, "id"));
     snprintf(text, sizeof(text), "%s%s", state_word(m), state_note(m));
-    line(out, "State", text);
+    format_line(out, "State", text);
     encoded_decode(json_get_text(m, "subject"), subject, sizeof(subject));
-    line(out, "Subject", subject);
-    line(out, "From", sender[0] != '\0' ? sender : "<>");
+    format_line(out, "Subject", subject);
+    format_line(out, "From", sender[0] != '\0' ? sender : "<>");
     for (const cJSON *recipient = json_first(m, "recipients"); recipient != NULL;
          recipient = recipient->next)
         print_recipient(out, recipient);
-    line(out, "Size", size_of(m, "size").text);
+    format_line(out, "Size", size_of(m, "size").text);
     print_times(out, m, now);
     print_origin(out, m);
-    line(out, "Message-ID", json_get_text(m, "message_id"));
-    line(out, "Repaired", json_get_text(m, "repairs"));
+    format_line(out, "Message-ID", json_get_text(m, "message_id"));
+    format_line(out, "Repaired", json_get_text(m, "repairs"));
 }
 
 /* ---- the list -------------------------------------------------------------------------------- */

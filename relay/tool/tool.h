@@ -19,6 +19,8 @@ struct tool {
     bool all;
     bool from_stdin; /* by --stdin */
     bool force;
+    bool transcript;
+    bool forget;
     const char *output;   /* by -o, or NULL */
     const char *argument; /* the message, mailbox or device, or NULL */
     FILE *in;

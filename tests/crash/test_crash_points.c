@@ -18,6 +18,7 @@
 #include "tests/unit/spool_fixture.h"
 
 #define MAIL_MAX 160
+#define PARTS    3
 #define SMALL    900
 #define MEDIUM   61000
 #define LARGE    (3 * QUEUE_BLOCK + 100)
@@ -26,12 +27,13 @@
 struct mail {
     uint64_t id;
     size_t size;
-    bool accepted; /* its commit was reported durable */
-    bool refused;  /* its commit was reported to have failed */
-    bool doubtful; /* its mark was reported durable, nothing since */
-    bool leaving;  /* a GONE was asked for */
-    bool gone;     /* and reported durable */
-    bool deferred; /* a deferral was reported durable */
+    bool accepted;      /* its commit was reported durable */
+    bool refused;       /* its commit was reported to have failed */
+    bool doubtful;      /* its mark was reported durable, nothing since */
+    bool leaving;       /* a GONE was asked for */
+    bool gone;          /* and reported durable */
+    bool deferred;      /* a deferral was reported durable */
+    struct mail *whole; /* of a fragment: what it was joined to, in whatever state */
 };
 
 struct run {
@@ -58,6 +60,31 @@ static struct mail *accept_one(struct run *r, size_t size)
     m->size = size;
     m->accepted = result.ok;
     m->refused = !result.ok;
+    return m;
+}
+
+/* As accept_one(), of a fragment of the group or the whole of it. */
+static struct mail *accept_part(struct run *r, size_t size, uint64_t group, uint32_t joined)
+{
+    static struct fixture_result result; /* may be reported as late as by the closing */
+    struct envelope e;
+    struct mail *m = &r->mail[r->count];
+    memset(&result, 0, sizeof(result));
+    struct queue_writer *w = fixture_write(&r->f, size, r->count);
+    if (!w)
+        return NULL;
+    m->id = queue_writer_id(w);
+    m->size = size;
+    r->count++;
+    fixture_envelope(&e, 1);
+    e.partial_group = group;
+    e.partial_number = (uint32_t)r->count;
+    e.joined = joined;
+    queue_commit(w, &e, r->f.now_ms, FIXTURE_WALL + r->f.now_ms, fixture_committed, &result);
+    envelope_done(&e);
+    fixture_run(&r->f);
+    m->accepted = result.ok;
+    m->refused = result.calls == 1 && !result.ok;
     return m;
 }
 
@@ -157,6 +184,50 @@ static void turning_over(struct run *r)
         assert_in_range(fixture_files(&r->f, "journal"), 2, 4);
 }
 
+static void settle_parts(struct run *r, struct mail **parts)
+{
+    static const struct queue_attempt gone = {.state = QUEUE_GONE};
+    for (int i = 0; i < PARTS; i++) {
+        parts[i]->leaving = true;
+        queue_settle(r->f.queue, parts[i]->id, &gone, r->f.now_ms, FIXTURE_WALL, NULL, NULL);
+    }
+}
+
+static void release_parts(struct run *r, struct mail **parts)
+{
+    for (int i = 0; i < PARTS; i++)
+        queue_release(r->f.queue, parts[i]->id, r->f.now_ms);
+}
+
+/* Fragments become a whole, which leaves. */
+static void joining(struct run *r)
+{
+    static const size_t sizes[PARTS] = {SMALL, LARGE, MEDIUM};
+    struct mail *parts[PARTS];
+    for (int i = 0; i < PARTS; i++) {
+        parts[i] = accept_part(r, sizes[i], 7, 0);
+        if (!parts[i] || !parts[i]->accepted)
+            return;
+    }
+    for (int i = 0; i < PARTS; i++) {
+        struct queue_info info;
+        assert_true(queue_lease(r->f.queue, parts[i]->id, &info));
+    }
+    struct mail *whole = accept_part(r, LARGE + MEDIUM, 7, PARTS);
+    for (int i = 0; i < PARTS; i++)
+        parts[i]->whole = whole;
+    if (!whole || !whole->accepted) {
+        release_parts(r, parts);
+        return;
+    }
+    settle_parts(r, parts);
+    fixture_run(&r->f);
+    accept_one(r, SMALL);
+    struct mail *m = lease(r);
+    doubt(r, m);
+    deliver(r, m);
+}
+
 static const struct scenario {
     const char *name;
     void (*run)(struct run *r);
@@ -165,6 +236,7 @@ static const struct scenario {
 } scenarios[] = {
     {"accepting", accepting, true, 1},
     {"sending", sending, false, 1},
+    {"joining", joining, false, 1},
     {"turning over", turning_over, true, 7},
 };
 
@@ -176,10 +248,24 @@ static void complain(const struct run *r, const struct mail *m, const char *what
              (unsigned long long)m->id, what);
 }
 
+/* The fragments or the whole, never both and never neither. */
+static bool check_fragment(struct run *r, const struct mail *m, bool present)
+{
+    struct queue_info info;
+    bool whole = m->whole && queue_find(r->f.queue, m->whole->id, &info);
+    if (whole && present)
+        complain(r, m, "is there although the whole is");
+    return whole;
+}
+
 static void check_mail(struct run *r, struct mail *m, bool refused_is_void)
 {
     struct queue_info info;
     bool present = queue_find(r->f.queue, m->id, &info);
+    if (check_fragment(r, m, present))
+        return;
+    if (m->whole && m->whole->accepted && present)
+        complain(r, m, "is there although the whole was acknowledged");
     if (m->accepted && !m->leaving && !present)
         complain(r, m, "was acknowledged and is lost");
     if (m->gone && present)

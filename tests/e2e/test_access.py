@@ -131,7 +131,8 @@ class DiskBudget(EndToEnd):
     def test_452_when_the_budget_is_spent_and_250_again_when_mail_has_left(self):
         practice = self.upstream()
         practice.pause()
-        relay = self.relay(practice, spool_max="4M")
+        relay = self.relay(practice, start=False, spool_max="4M")
+        relay.set("devices", max_spool="1G").start()
         accepted = 0
         for _ in range(12):
             answer = self.refused(relay)

@@ -174,7 +174,9 @@ class Quirks(EndToEnd):
             [b"helo", b"MAIL FROM: printer@office.test", b"RCPT TO: accounts@office.test"],
             [b"EHLO [192.168.1.20]", b"MAIL FROM:<>", b"RCPT TO:<accounts@office.test>"],
         )
-        sent = [message(subject=str(number)) for number in range(len(scripts))]
+        # A null sender is marked as automatic unless it says so itself.
+        sent = [message(subject=str(number), extra=("Auto-Submitted: auto-generated",))
+                for number in range(len(scripts))]
         for commands, data in zip(scripts, sent):
             with self.subTest(commands=commands):
                 with smtplib.SMTP(self.outtray.address, self.outtray.port, timeout=30) as device:

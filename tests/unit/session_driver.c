@@ -37,7 +37,9 @@ void driver_init(struct session_driver *d, const struct server_settings *setting
     bytes_init(&d->envelope, DRIVER_MAX);
     bytes_init(&d->input, DRIVER_MAX);
     d->fsm = server_fsm_new(settings);
+    d->transcript = transcript_new(0);
     assert_non_null(d->fsm);
+    assert_non_null(d->transcript);
     server_fsm_start(d->fsm, &effect);
     assert_int_equal(effect.kind, SERVER_REPLY);
     perform(d, &effect);
@@ -46,6 +48,7 @@ void driver_init(struct session_driver *d, const struct server_settings *setting
 void driver_done(struct session_driver *d)
 {
     server_fsm_free(d->fsm);
+    transcript_free(d->transcript);
     bytes_done(&d->sent);
     bytes_done(&d->content);
     bytes_done(&d->envelope);
@@ -186,6 +189,8 @@ static void perform_auth(struct session_driver *d, const struct server_effect *e
 static void perform(struct session_driver *d, const struct server_effect *effect)
 {
     assert_false(d->closed);
+    if (effect->text_len > 0 && effect->kind != SERVER_AUTH)
+        transcript_said(d->transcript, effect->text, effect->text_len, 0);
     switch (effect->kind) {
     case SERVER_NOTHING:
         break;
@@ -225,6 +230,22 @@ static void perform(struct session_driver *d, const struct server_effect *effect
     }
 }
 
+/* What is read is told at once, but for an octet that is consumed later. */
+static void tell(struct session_driver *d, const uint8_t *data, size_t used,
+                 const struct server_effect *effect)
+{
+    struct server_heard heard = server_fsm_heard(d->fsm);
+
+    d->fed += used;
+    d->told += heard.commands_len + heard.mail_len;
+    assert_in_range(d->told - d->fed, 0, 1);
+    if (effect->kind == SERVER_NOTHING)
+        assert_int_equal(d->told, d->fed);
+    assert_in_range((size_t)(heard.commands - data), 0, 1);
+    transcript_heard(d->transcript, heard.commands, heard.commands_len, 0);
+    transcript_mail_data(d->transcript, heard.mail_len, 0);
+}
+
 /* One step on a copy of the input of its own size, so that a read beyond its end is seen. */
 static void step(struct session_driver *d, struct server_effect *effect)
 {
@@ -237,6 +258,7 @@ static void step(struct session_driver *d, struct server_effect *effect)
     assert_in_range(used, 0, d->input.len);
     if (effect->kind == SERVER_NOTHING)
         assert_int_equal(used, d->input.len);
+    tell(d, copy, used, effect);
     perform(d, effect);
     bytes_consume(&d->input, used);
     free(copy);

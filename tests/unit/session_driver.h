@@ -3,7 +3,8 @@
  * the device heard and what would be in the spool. For tests.
  *
  * It checks the contract as it goes: effects come in a legal order, nothing is consumed while an
- * answer is due, and no effect is left behind when all input is consumed.
+ * answer is due, no effect is left behind when all input is consumed, and what is said to have been
+ * read is what was fed. A transcript is kept as session.c does.
  */
 #ifndef OUTTRAY_TESTS_UNIT_SESSION_DRIVER_H
 #define OUTTRAY_TESTS_UNIT_SESSION_DRIVER_H
@@ -15,6 +16,7 @@
 #include "queue/bytes.h"
 #include "queue/error.h"
 #include "relay/intake/server_fsm.h"
+#include "relay/intake/transcript.h"
 
 #define DRIVER_WALL_MS   UINT64_C(1751623200000) /* Fri, 4 Jul 2025 10:00:00 +0000 */
 #define DRIVER_LOGIN_MAX 4096
@@ -29,6 +31,9 @@ struct session_driver {
     struct error open_fault; /* of the next such effect; kind ERROR_NONE: none */
     struct error store_fault;
     struct error commit_fault;
+    struct transcript *transcript;
+    size_t fed;  /* octets consumed ... */
+    size_t told; /* ... and said to have been read */
     uint64_t next_id;
     unsigned opens;
     unsigned stores;

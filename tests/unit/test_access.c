@@ -94,6 +94,8 @@ static const char limits_text[] = "[devices]\n"
                                   "max_recipients = 2\n"
                                   "max_sessions = 3\n"
                                   "max_messages_per_minute = 4\n"
+                                  "max_spool = 3G\n"
+                                  "join_split = yes\n"
                                   "recipient_domains = example.net, example.org\n"
                                   "[mailbox a]\n"
                                   "address = a@example.com\n";
@@ -127,12 +129,16 @@ static void a_device_has_the_common_limits_or_its_own(void **state)
     assert_int_equal(a.max_recipients, 9);
     assert_int_equal(a.max_sessions, 8);
     assert_int_equal(a.max_messages_per_minute, 600);
+    assert_int_equal(a.max_spool, (uint64_t)5 << 30); /* half of spool_max */
+    assert_false(a.join_split);
     assert_int_equal(a.recipient_domains->count, 1);
     a = access_in(c, "192.168.1.7");
     assert_int_equal(a.max_size, 1 << 20);
     assert_int_equal(a.max_recipients, 2);
     assert_int_equal(a.max_sessions, 3);
     assert_int_equal(a.max_messages_per_minute, 4);
+    assert_int_equal(a.max_spool, (uint64_t)3 << 30);
+    assert_true(a.join_split);
     assert_int_equal(a.recipient_domains->count, 2);
     config_free(c);
 }
@@ -145,7 +151,9 @@ static void this_machine_is_limited_in_messages_only_when_somebody_said_so(void 
     assert_int_equal(access_in(c, "::1").max_messages_per_minute, 0);
     assert_int_equal(access_in(c, "127.0.0.7").max_messages_per_minute, 4);
     config_free(c);
-    c = limits_config("max_messages_per_minute = 30\n");
+    c = limits_config("max_spool = 1G\njoin_split = yes\nmax_messages_per_minute = 30\n");
+    assert_int_equal(access_in(c, "127.0.0.1").max_spool, (uint64_t)1 << 30);
+    assert_true(access_in(c, "127.0.0.1").join_split);
     assert_int_equal(access_in(c, "127.0.0.1").max_messages_per_minute, 30);
     config_free(c);
 }

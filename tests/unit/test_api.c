@@ -22,12 +22,15 @@
 #include "relay/admin/api.h"
 #include "relay/admin/api_call.h"
 #include "relay/admin/json.h"
+#include "relay/base/config.h"
 #include "relay/base/log.h"
+#include "relay/intake/registry.h"
 
 #define WATCHDOG_S 20
 #define LARGE      (3u * 1024 * 1024)
 
-/* ---- what stands in for intake and dispatch -------------------------------------------------- */
+/* ---- what stands in for intake, registry and dispatch -----------------------------------------
+ */
 
 struct intake {
     struct intake_counts counts;
@@ -42,6 +45,75 @@ struct dispatch {
 void intake_counts(const struct intake *in, struct intake_counts *out)
 {
     *out = in->counts;
+}
+
+struct registry {
+    struct registry_device list[4]; /* by name */
+    size_t count;
+    registry_transcripts_fn *done; /* somebody waits */
+    void *ctx;
+};
+
+size_t registry_count(const struct registry *r)
+{
+    return r->count;
+}
+
+bool registry_next(const struct registry *r, const char *after, uint64_t wall_ms,
+                   struct registry_device *out)
+{
+    (void)wall_ms;
+    for (size_t i = 0; i < r->count; i++)
+        if (strcmp(r->list[i].name, after) > 0) {
+            *out = r->list[i];
+            return true;
+        }
+    return false;
+}
+
+bool registry_find(const struct registry *r, const char *name, uint64_t wall_ms,
+                   struct registry_device *out)
+{
+    (void)wall_ms;
+    for (size_t i = 0; i < r->count; i++)
+        if (strcmp(r->list[i].name, name) == 0) {
+            *out = r->list[i];
+            return true;
+        }
+    return false;
+}
+
+bool registry_forget(struct registry *r, const char *name)
+{
+    struct registry_device gone;
+
+    if (!registry_find(r, name, 0, &gone))
+        return false;
+    for (size_t i = 0; i < r->count; i++)
+        if (strcmp(r->list[i].name, name) == 0)
+            memmove(&r->list[i], &r->list[i + 1], (--r->count - i) * sizeof(r->list[0]));
+    return true;
+}
+
+static void give_transcripts(struct registry *r, const struct error *err)
+{
+    char newest[] = "     0.001 << 220 relay\n";
+    char older[] = "     0.002 >> QUIT\n";
+    const struct registry_transcript list[] = {{.ended_ms = 2000, .text = newest},
+                                               {.ended_ms = 1000, .text = older}};
+    registry_transcripts_fn *done = r->done;
+
+    r->done = NULL;
+    done(r->ctx, err == NULL ? list : NULL, err == NULL ? 2 : 0, err);
+}
+
+void registry_transcripts(struct registry *r, const char *name, registry_transcripts_fn *done,
+                          void *ctx)
+{
+    assert_string_equal(name, "fd00::21");
+    assert_null(r->done);
+    r->done = done;
+    r->ctx = ctx;
 }
 
 void dispatch_wake(struct dispatch *d)
@@ -106,13 +178,18 @@ struct fixture {
     struct queue_recovery recovery;
     struct intake intake;
     struct dispatch dispatch;
+    struct registry registry;
+    struct config *config;
     struct api *api;
     unsigned clock_moves;
     /* the executor: work() at once, done() from the loop */
     struct executor_job *first;
     struct executor_job **last;
     struct event *deliver;
-    bool stalled; /* done() waits */
+    bool stalled;    /* done() waits */
+    bool unwritable; /* only of the journal's jobs */
+    struct executor_job *first_write;
+    struct executor_job **last_write;
     unsigned jobs;
     uint64_t committed;
 };
@@ -120,14 +197,24 @@ struct fixture {
 static void submit(void *ctx, enum executor_lane lane, struct executor_job *job)
 {
     struct fixture *f = ctx;
+    struct executor_job ***last = lane == EXECUTOR_JOURNAL ? &f->last_write : &f->last;
 
-    (void)lane;
     job->work(job);
     job->next = NULL;
-    *f->last = job;
-    f->last = &job->next;
+    **last = job;
+    *last = &job->next;
     f->jobs++;
     event_active(f->deliver, EV_TIMEOUT, 0);
+}
+
+static void deliver_first(struct executor_job **first, struct executor_job ***last)
+{
+    struct executor_job *job = *first;
+
+    *first = job->next;
+    if (*first == NULL)
+        *last = first;
+    job->done(job);
 }
 
 static void deliver(evutil_socket_t fd, short what, void *ctx)
@@ -136,13 +223,13 @@ static void deliver(evutil_socket_t fd, short what, void *ctx)
 
     (void)fd;
     (void)what;
-    while (!f->stalled && f->first != NULL) {
-        struct executor_job *job = f->first;
-
-        f->first = job->next;
-        if (f->first == NULL)
-            f->last = &f->first;
-        job->done(job);
+    for (;;) {
+        if (!f->stalled && f->first != NULL)
+            deliver_first(&f->first, &f->last);
+        else if (!f->stalled && !f->unwritable && f->first_write != NULL)
+            deliver_first(&f->first_write, &f->last_write);
+        else
+            return;
     }
 }
 
@@ -161,6 +248,8 @@ static struct api_settings settings_of(struct fixture *f)
         .queue = f->queue,
         .intake = &f->intake,
         .dispatch = &f->dispatch,
+        .config = f->config,
+        .registry = &f->registry,
         .socket = f->socket,
         .recovery = &f->recovery,
         .test_clock = true,
@@ -203,6 +292,7 @@ static int set_up(void **state)
     snprintf(f->spool, sizeof(f->spool), "%s/spool", f->dir);
     snprintf(f->socket, sizeof(f->socket), "%s/run/control.sock", f->dir);
     f->last = &f->first;
+    f->last_write = &f->first_write;
     clock_init(&f->clock);
     f->base = event_base_new();
     f->deliver = event_new(f->base, -1, 0, deliver, f);
@@ -218,9 +308,10 @@ static int tear_down(void **state)
     char command[128];
 
     api_free(f->api);
-    f->stalled = false;
+    f->stalled = f->unwritable = false;
     deliver(-1, 0, f);
     queue_close(f->queue);
+    config_free(f->config);
     event_free(f->deliver);
     event_base_free(f->base);
     snprintf(command, sizeof(command), "rm -rf %s", f->dir);
@@ -375,11 +466,17 @@ static uint8_t octet_at(size_t i)
 }
 
 /* A committed message of `size` octets, each known from its place. */
+/* The jobs are inline: what is full now has room after the next turn. */
+static void on_drained(void *ctx)
+{
+    (void)ctx;
+}
+
 static uint64_t add_message(struct fixture *f, size_t size)
 {
     struct error err = ERROR_INIT;
     struct envelope e;
-    struct queue_writer *w = queue_begin(f->queue, NULL, NULL, &err);
+    struct queue_writer *w = queue_begin(f->queue, on_drained, f, &err);
     uint8_t block[4096];
 
     assert_non_null(w);
@@ -532,6 +629,11 @@ static void a_due_message_waits_for_its_mailbox(void **state)
     answer_done(&a);
 }
 
+#define TEN_OCTETS "0123456789"
+#define HUNDRED_OCTETS                                                                             \
+    TEN_OCTETS TEN_OCTETS TEN_OCTETS TEN_OCTETS TEN_OCTETS TEN_OCTETS TEN_OCTETS TEN_OCTETS        \
+        TEN_OCTETS TEN_OCTETS
+
 static void requests_that_make_no_sense_get_an_error_in_words(void **state)
 {
     static const struct {
@@ -556,6 +658,13 @@ static void requests_that_make_no_sense_get_an_error_in_words(void **state)
         {"GET", "/v1/queue?limit=-1", 400, "invalid"},
         {"GET", "/v1/queue?limit=99999999999999999999", 400, "invalid"},
         {"GET", "/v1/queue?after=nothing", 400, "invalid"},
+        {"GET", "/v1/devices/", 404, "missing"},
+        {"GET", "/v1/devices/nobody", 404, "missing"},
+        {"GET", "/v1/devices/nobody/transcripts", 404, "missing"},
+        {"DELETE", "/v1/devices/nobody", 404, "missing"},
+        {"POST", "/v1/devices/nobody", 405, "invalid"},
+        {"GET", "/v1/devices?limit=501", 400, "invalid"},
+        {"GET", "/v1/devices?after=" HUNDRED_OCTETS HUNDRED_OCTETS, 400, "invalid"},
         {"POST", "/v1/mailbox/nobody/resume", 404, "missing"},
         {"POST", "/v1/clock?advance=x", 400, "invalid"},
     };
@@ -569,6 +678,362 @@ static void requests_that_make_no_sense_get_an_error_in_words(void **state)
             fail_msg("%s %s: %s", rows[i].method, rows[i].path, a.text);
         answer_done(&a);
     }
+}
+
+/* ---- messages that cannot be opened -----------------------------------------------------------
+ */
+
+/* What became of a message is not on disk yet: it cannot be opened before. */
+static uint64_t add_unreadable(struct fixture *f)
+{
+    uint64_t id = add_message(f, 1000);
+
+    f->unwritable = true;
+    end_attempt(f, QUEUE_QUEUED);
+    return id;
+}
+
+static void restart_api_that_waits(struct fixture *f, uint64_t open_ms)
+{
+    struct api_settings settings = settings_of(f);
+
+    api_free(f->api);
+    settings.open_ms = open_ms;
+    f->api = api_new(&settings, NULL);
+    assert_non_null(f->api);
+}
+
+static void assert_listed_without_envelope(struct answer *a)
+{
+    const cJSON *m = json_first(a->json, "messages");
+
+    assert_int_equal(a->status, 200);
+    assert_int_equal(cJSON_GetArraySize(json_get(a->json, "messages")), 2);
+    assert_non_null(strstr(json_get_text(m, "problem"), "outcome"));
+    assert_true(json_get_number(m, "size") == 1000);
+    assert_string_equal(json_get_text(m->next, "device"), "printer-1");
+    answer_done(a);
+}
+
+static void a_message_that_cannot_be_opened_yet_is_listed_all_the_same(void **state)
+{
+    struct fixture *f = *state;
+    struct answer a;
+
+    add_message(f, 1000);
+    add_message(f, 1000);
+    f->unwritable = true;
+    end_attempt(f, QUEUE_QUEUED);
+    restart_api_that_waits(f, 30);
+    a = ask(f, "GET", "/v1/queue");
+    assert_listed_without_envelope(&a);
+    a = ask(f, "GET", "/v1/queue"); /* without asking the queue again */
+    assert_listed_without_envelope(&a);
+    f->unwritable = false;
+    deliver(-1, 0, f);
+    settle(f);
+    a = ask(f, "GET", "/v1/queue");
+    assert_string_equal(json_get_text(json_first(a.json, "messages"), "device"), "printer-1");
+    assert_true(json_get_null(json_first(a.json, "messages"), "problem"));
+    answer_done(&a);
+}
+
+static void whoever_wants_such_a_message_is_told_to_come_back(void **state)
+{
+    static const char *const tails[] = {"", "/eml"};
+    struct fixture *f = *state;
+    uint64_t id = add_unreadable(f);
+
+    restart_api_that_waits(f, 30);
+    for (size_t i = 0; i < sizeof(tails) / sizeof(tails[0]); i++) {
+        struct answer a = ask_id(f, "GET", id, tails[i]);
+
+        assert_int_equal(a.status, 409);
+        assert_string_equal(json_get_text(json_get(a.json, "error"), "kind"), "busy");
+        answer_done(&a);
+    }
+}
+
+static void what_cannot_be_opened_may_outlive_client_and_api(void **state)
+{
+    struct fixture *f = *state;
+    struct client gone;
+    struct client waits;
+
+    (void)add_unreadable(f);
+    connect_client(f, &gone, "GET", "/v1/queue");
+    connect_client(f, &waits, "GET", "/v1/queue");
+    settle(f);
+    hang_up(&gone);
+    settle(f);
+    api_free(f->api);
+    f->api = NULL;
+    f->unwritable = false;
+    deliver(-1, 0, f);
+    settle(f);
+    assert_true(waits.closed);
+    hang_up(&waits);
+}
+
+/* ---- devices --------------------------------------------------------------------------------- */
+
+static struct registry_device *see_device(struct fixture *f, const char *name, uint64_t messages)
+{
+    struct registry_device *d = &f->registry.list[f->registry.count++];
+    uint64_t wall_ms = clock_wall_ms(&f->clock);
+
+    assert_true(f->registry.count <= sizeof(f->registry.list) / sizeof(f->registry.list[0]));
+    *d = (struct registry_device){.first_ms = wall_ms - 5000000,
+                                  .last_ms = wall_ms - 60000,
+                                  .mail_ms = messages > 0 ? wall_ms - 90000 : 0,
+                                  .sessions = messages + 1,
+                                  .messages = messages};
+    snprintf(d->name, sizeof(d->name), "%s", name);
+    snprintf(d->address, sizeof(d->address), "fd00::21");
+    return d;
+}
+
+static void configure(struct fixture *f, const char *text)
+{
+    struct config *c = config_parse("test.conf", text, strlen(text), stderr);
+
+    assert_non_null(c);
+    config_free(f->config);
+    f->config = c;
+    restart_api_that_waits(f, 0);
+}
+
+#define CONFIG                                                                                     \
+    "[listener a]\nport = 25\n[mailbox m]\nprovider = office365\naddress = a@b.example\n"          \
+    "[devices]\nmax_recipients = 77\n"                                                             \
+    "[device copier]\naddress = 192.168.1.21\nlane = urgent\nmax_size = 5MB\n"                     \
+    "[device zebra]\naddress = 192.168.1.30-192.168.1.39\n"
+
+/* "copier fd00::21 ", the names of a page. */
+static void names_of(const cJSON *page, char *out, size_t size)
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (const cJSON *d = json_first(page, "devices"); d != NULL; d = d->next)
+        used += (size_t)snprintf(out + used, size - used, "%s/%s ", json_get_text(d, "name"),
+                                 json_get_text(d, "state"));
+}
+
+static void devices_are_listed_by_name_with_those_never_seen(void **state)
+{
+    static const struct {
+        const char *path, *names, *next;
+    } rows[] = {
+        {"/v1/devices", "copier/never fd00::21/ok my fax/test zebra/ok ", ""},
+        {"/v1/devices?limit=2", "copier/never fd00::21/ok ", "fd00::21"},
+        {"/v1/devices?limit=1&after=fd00%3A%3A21", "my fax/test ", "my fax"},
+        {"/v1/devices?limit=2&after=fd00%3a%3a21", "my fax/test zebra/ok ", ""},
+        {"/v1/devices?after=my%20fax", "zebra/ok ", ""},
+        {"/v1/devices?after=zebra", "", ""},
+    };
+    struct fixture *f = *state;
+
+    configure(f, CONFIG);
+    see_device(f, "fd00::21", 3);
+    see_device(f, "my fax", 0);
+    see_device(f, "zebra", 1);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct answer a = ask(f, "GET", rows[i].path);
+        char names[256];
+
+        names_of(a.json, names, sizeof(names));
+        if (a.status != 200 || strcmp(names, rows[i].names) != 0 ||
+            strcmp(json_get_text(a.json, "next"), rows[i].next) != 0)
+            fail_msg("%s: %s", rows[i].path, a.text);
+        answer_done(&a);
+    }
+}
+
+static void without_a_registry_no_device_is_known(void **state)
+{
+    struct fixture *f = *state;
+    struct api_settings settings = settings_of(f);
+    struct answer a;
+
+    api_free(f->api);
+    settings.registry = NULL;
+    f->api = api_new(&settings, NULL);
+    a = ask(f, "GET", "/v1/devices");
+    assert_int_equal(a.status, 200);
+    assert_int_equal(cJSON_GetArraySize(json_get(a.json, "devices")), 0);
+    answer_done(&a);
+    a = ask(f, "GET", "/v1/status");
+    assert_true(json_get_number(json_get(a.json, "devices"), "known") == 0);
+    answer_done(&a);
+    assert_int_equal(status_of(f, "DELETE", "/v1/devices/x"), 404);
+}
+
+static void a_device_is_shown_with_its_quirks_and_what_applies_to_it(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_device *d;
+    struct answer a;
+    const cJSON *rules;
+    const cJSON *quirk;
+
+    configure(f, CONFIG);
+    d = see_device(f, "fd00::21", 3);
+    d->quirks = QUIRK_BIT(QUIRK_NO_HELO) | QUIRK_BIT(QUIRK_TLS_1_0);
+    d->newest = QUIRK_BIT(QUIRK_TLS_1_0);
+    strcpy(d->helo, "MFP-1");
+    a = ask(f, "GET", "/v1/devices/fd00%3A%3A21");
+    assert_int_equal(a.status, 200);
+    assert_string_equal(json_get_text(a.json, "helo"), "MFP-1");
+    assert_true(json_get_number(a.json, "last_mail_age") >= 90);
+    quirk = json_first(a.json, "quirks");
+    assert_string_equal(json_get_text(quirk, "name"), quirk_name(QUIRK_NO_HELO));
+    assert_string_equal(json_get_text(quirk, "words"), quirk_words(QUIRK_NO_HELO));
+    assert_false(json_get_flag(quirk, "newest"));
+    assert_string_equal(json_get_text(quirk->next, "remedy"), quirk_remedy(QUIRK_TLS_1_0));
+    assert_true(json_get_flag(quirk->next, "newest"));
+    assert_null(quirk->next->next);
+    assert_false(json_get_flag(a.json, "configured"));
+    rules = json_get(a.json, "rules");
+    assert_true(json_get_flag(rules, "allowed"));
+    assert_string_equal(json_get_text(rules, "lane"), "normal");
+    assert_true(json_get_number(rules, "max_recipients") == 77);
+    answer_done(&a);
+    a = ask(f, "GET", "/v1/devices/copier");
+    assert_int_equal(a.status, 200);
+    assert_true(json_get_null(a.json, "first_seen"));
+    assert_true(json_get_flag(a.json, "configured"));
+    rules = json_get(a.json, "rules");
+    assert_string_equal(json_get_text(rules, "lane"), "urgent");
+    assert_true(json_get_number(rules, "max_size") == 5 * 1024 * 1024);
+    assert_true(json_get_number(rules, "max_recipients") == 77);
+    assert_string_equal(cJSON_GetStringValue(json_first(rules, "addresses")), "192.168.1.21");
+    answer_done(&a);
+}
+
+static void an_unknown_device_is_answered_with_the_one_that_was_meant(void **state)
+{
+    static const struct {
+        const char *path, *words;
+    } rows[] = {
+        {"/v1/devices/Copyer", "did you mean \"copier\"?"},
+        {"/v1/devices/my%20fox", "did you mean \"my fax\"?"},
+        {"/v1/devices/192.168.1.33", "did you mean \"zebra\"?"},
+        {"/v1/devices/FD00%3A%3A0021", "did you mean \"fd00::21\"?"},
+        {"/v1/devices/10.1.2.3", "\"outtray devices\" lists them"},
+        {"/v1/devices/something-else", "\"outtray devices\" lists them"},
+    };
+    struct fixture *f = *state;
+
+    configure(f, CONFIG);
+    see_device(f, "fd00::21", 3);
+    see_device(f, "my fax", 0);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct answer a = ask(f, "GET", rows[i].path);
+
+        if (a.status != 404 ||
+            strstr(json_get_text(json_get(a.json, "error"), "text"), rows[i].words) == NULL)
+            fail_msg("%s: %s", rows[i].path, a.text);
+        answer_done(&a);
+    }
+}
+
+static void transcripts_come_from_the_registry_the_newest_first(void **state)
+{
+    struct fixture *f = *state;
+    struct error err = ERROR_INIT;
+    struct client c;
+    struct answer a;
+    const cJSON *t;
+
+    see_device(f, "fd00::21", 3);
+    connect_client(f, &c, "GET", "/v1/devices/fd00%3A%3A21/transcripts");
+    settle(f);
+    assert_non_null(f->registry.done);
+    give_transcripts(&f->registry, NULL);
+    wait_closed(f, &c);
+    a = take_answer(&c);
+    t = json_first(a.json, "transcripts");
+    assert_string_equal(json_get_text(t, "text"), "     0.001 << 220 relay\n");
+    assert_string_equal(json_get_text(t, "ended"), "1970-01-01T00:00:02Z");
+    assert_string_equal(json_get_text(t->next, "text"), "     0.002 >> QUIT\n");
+    answer_done(&a);
+    connect_client(f, &c, "GET", "/v1/devices/fd00%3A%3A21/transcripts");
+    settle(f);
+    error_set(&err, ERROR_IO, "the database cannot be read");
+    give_transcripts(&f->registry, &err);
+    wait_closed(f, &c);
+    a = take_answer(&c);
+    assert_int_equal(a.status, 500);
+    answer_done(&a);
+}
+
+static void transcripts_may_outlive_client_and_api(void **state)
+{
+    struct fixture *f = *state;
+    struct client c;
+
+    see_device(f, "fd00::21", 3);
+    connect_client(f, &c, "GET", "/v1/devices/fd00%3A%3A21/transcripts");
+    settle(f);
+    hang_up(&c);
+    settle(f);
+    give_transcripts(&f->registry, NULL);
+    connect_client(f, &c, "GET", "/v1/devices/fd00%3A%3A21/transcripts");
+    settle(f);
+    api_free(f->api);
+    f->api = NULL;
+    give_transcripts(&f->registry, NULL);
+    hang_up(&c);
+}
+
+static void a_device_that_was_never_seen_has_nothing_to_show_or_forget(void **state)
+{
+    struct fixture *f = *state;
+    struct answer a;
+
+    configure(f, CONFIG);
+    a = ask(f, "GET", "/v1/devices/copier/transcripts");
+    assert_int_equal(a.status, 200);
+    assert_int_equal(cJSON_GetArraySize(json_get(a.json, "transcripts")), 0);
+    answer_done(&a);
+    assert_int_equal(status_of(f, "DELETE", "/v1/devices/copier"), 404);
+}
+
+static void a_device_is_forgotten_by_its_encoded_name(void **state)
+{
+    struct fixture *f = *state;
+    struct answer a;
+
+    see_device(f, "a/b c", 3);
+    a = ask(f, "DELETE", "/v1/devices/a%2Fb%20c");
+    assert_int_equal(a.status, 200);
+    assert_true(json_get_flag(a.json, "forgotten"));
+    assert_string_equal(json_get_text(a.json, "name"), "a/b c");
+    assert_int_equal(f->registry.count, 0);
+    answer_done(&a);
+    assert_int_equal(status_of(f, "DELETE", "/v1/devices/a%2Fb%20c"), 404);
+}
+
+static void status_names_devices_that_have_gone_quiet(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_device *d;
+    struct answer a;
+
+    see_device(f, "10.0.0.9", 3);
+    d = see_device(f, "copier", 3);
+    d->is_quiet = true;
+    d->mail_ms = clock_wall_ms(&f->clock) - UINT64_C(9) * 24 * 3600 * 1000;
+    d->usual_ms = UINT64_C(3) * 24 * 3600 * 1000;
+    a = ask(f, "GET", "/v1/status");
+    assert_string_equal(json_get_text(a.json, "state"), "attention");
+    assert_true(json_get_number(json_get(a.json, "devices"), "known") == 2);
+    assert_true(json_get_number(json_get(a.json, "devices"), "quiet") == 1);
+    assert_string_equal(json_get_text(json_first(a.json, "problems"), "what"),
+                        "device copier has sent nothing for 9 days; its longest usual silence is "
+                        "3 days");
+    answer_done(&a);
 }
 
 /* ---- export ---------------------------------------------------------------------------------- */
@@ -753,12 +1218,14 @@ static void what_an_operator_does_is_logged(void **state)
         {"POST", "/v1/queue/retry", "event=retried queue=ID by=operator\n"},
         {"POST", "/v1/queue/ID/retry", "event=retried queue=ID by=operator\n"},
         {"DELETE", "/v1/queue/ID", "event=deleted queue=ID by=operator\n"},
+        {"DELETE", "/v1/devices/old%20fax", "event=forgotten device=\"old fax\" by=operator\n"},
         {"POST", "/v1/mailbox/my%20office/resume",
          "event=resumed mailbox=\"my office\" by=operator\n"},
     };
     struct fixture *f = *state;
     char id[QUEUE_ID_TEXT];
 
+    see_device(f, "old fax", 1);
     queue_id_text(add_message(f, 100), id);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         char path[128];
@@ -1008,6 +1475,18 @@ int main(void)
         WITH_API(a_message_is_shown_with_its_replies),
         WITH_API(a_due_message_waits_for_its_mailbox),
         WITH_API(requests_that_make_no_sense_get_an_error_in_words),
+        WITH_API(a_message_that_cannot_be_opened_yet_is_listed_all_the_same),
+        WITH_API(whoever_wants_such_a_message_is_told_to_come_back),
+        WITH_API(what_cannot_be_opened_may_outlive_client_and_api),
+        WITH_API(devices_are_listed_by_name_with_those_never_seen),
+        WITH_API(without_a_registry_no_device_is_known),
+        WITH_API(a_device_is_shown_with_its_quirks_and_what_applies_to_it),
+        WITH_API(an_unknown_device_is_answered_with_the_one_that_was_meant),
+        WITH_API(transcripts_come_from_the_registry_the_newest_first),
+        WITH_API(transcripts_may_outlive_client_and_api),
+        WITH_API(a_device_that_was_never_seen_has_nothing_to_show_or_forget),
+        WITH_API(a_device_is_forgotten_by_its_encoded_name),
+        WITH_API(status_names_devices_that_have_gone_quiet),
         WITH_API(export_gives_the_mail_data_as_it_is),
         WITH_API(export_reads_no_faster_than_the_client),
         WITH_API(a_client_that_leaves_during_an_export_leaves_nothing_behind),

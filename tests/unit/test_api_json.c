@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "relay/admin/api_json.h"
+#include "relay/admin/api_device_json.h"
 #include "relay/admin/api_status.h"
 #include "relay/admin/json.h"
 #include "relay/version.h"
@@ -505,6 +506,114 @@ static void a_full_spool_is_a_problem_with_a_remedy(void **state)
     cJSON_Delete(o);
 }
 
+#define HOUR_MS UINT64_C(3600000)
+
+static void devices_that_have_gone_quiet_are_the_last_problem(void **state)
+{
+    struct queue_counts counts = {.state = {0, 0, 0, 1}};
+    struct api_status s = {.times = times,
+                           .counts = &counts,
+                           .intake = &intake,
+                           .refusing = "",
+                           .devices = 12,
+                           .quiet_count = 7,
+                           .quiet = {{"copier", 9 * 24 * HOUR_MS, 3 * 24 * HOUR_MS},
+                                     {"fd00::21", 47 * HOUR_MS, 90 * 60000},
+                                     {"c", 3 * HOUR_MS, HOUR_MS},
+                                     {"d", 3 * HOUR_MS, HOUR_MS},
+                                     {"e", 3 * HOUR_MS, HOUR_MS}}};
+    cJSON *o = api_status_json(&s);
+    const cJSON *second;
+
+    (void)state;
+    assert_int_equal(cJSON_GetArraySize(json_get(o, "problems")), 7);
+    assert_string_equal(problem(o, 0), "1 message could not be delivered");
+    assert_string_equal(problem(o, 1), "device copier has sent nothing for 9 days; its longest "
+                                       "usual silence is 3 days");
+    assert_string_equal(problem(o, 2), "device fd00::21 has sent nothing for 47 hours; its longest "
+                                       "usual silence is 90 minutes");
+    assert_string_equal(problem(o, 6), "2 more devices have gone quiet");
+    second = cJSON_GetArrayItem(json_get(o, "problems"), 1);
+    assert_non_null(strstr(json_get_text(second, "remedy"), "\"outtray device copier --forget\""));
+    assert_non_null(
+        strstr(json_get_text(second->next, "remedy"), "\"outtray device fd00::21 --forget\""));
+    assert_true(json_get_number(json_get(o, "devices"), "known") == 12);
+    assert_true(json_get_number(json_get(o, "devices"), "quiet") == 7);
+    cJSON_Delete(o);
+}
+
+/* ---- devices --------------------------------------------------------------------------------- */
+
+static void a_device_is_in_the_first_state_that_holds(void **state)
+{
+    static const struct {
+        const char *name;
+        struct registry_device seen;
+        const char *state;
+        bool attention;
+    } rows[] = {
+        {"mail", {.messages = 1, .mail_ms = 5}, "ok", false},
+        {"an error before the last mail",
+         {.messages = 1, .mail_ms = 5, .error_ms = 4},
+         "ok",
+         false},
+        {"an error since the last mail",
+         {.messages = 1, .mail_ms = 5, .error_ms = 6},
+         "trouble",
+         true},
+        {"an error and no mail ever", {.error_ms = 6}, "trouble", true},
+        {"quiet", {.messages = 9, .mail_ms = 5, .is_quiet = true}, "quiet", true},
+        {"an error explains the quiet",
+         {.messages = 9, .mail_ms = 5, .error_ms = 6, .is_quiet = true},
+         "trouble",
+         true},
+        {"only connections", {.sessions = 3, .probes = 3}, "test", false},
+    };
+    struct api_device never = {.name = "x"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct api_device d = {.name = "x", .seen = &rows[i].seen};
+
+        if (strcmp(api_device_state(&d), rows[i].state) != 0 ||
+            api_device_needs_attention(&d) != rows[i].attention)
+            fail_msg("%s: %s", rows[i].name, api_device_state(&d));
+    }
+    assert_string_equal(api_device_state(&never), "never");
+    assert_false(api_device_needs_attention(&never));
+}
+
+static void an_entry_of_a_device_has_null_for_what_never_was(void **state)
+{
+    struct registry_device seen = {.address = "10.0.0.9",
+                                   .first_ms = WALL_MS - 7200000,
+                                   .last_ms = WALL_MS - 60000,
+                                   .sessions = 4,
+                                   .probes = 3,
+                                   .error = "a\xff",
+                                   .error_ms = WALL_MS - 60000,
+                                   .quirks = 0x15};
+    struct api_device d = {.name = "10.0.0.9", .seen = &seen};
+    cJSON *o = api_device_entry(&d, &times);
+
+    (void)state;
+    assert_string_equal(json_get_text(o, "state"), "trouble");
+    assert_true(json_get_number(o, "last_seen_age") == 60);
+    assert_true(json_get_null(o, "last_mail"));
+    assert_true(json_get_null(o, "last_mail_age"));
+    assert_true(json_get_null(o, "usual_silence"));
+    assert_true(json_get_number(o, "quirk_count") == 3);
+    assert_string_equal(json_get_text(o, "error"), "a\xef\xbf\xbd");
+    assert_true(json_get_number(o, "probes") == 3);
+    cJSON_Delete(o);
+    d.seen = NULL;
+    o = api_device_entry(&d, &times);
+    assert_string_equal(json_get_text(o, "state"), "never");
+    assert_true(json_get_null(o, "first_seen"));
+    assert_string_equal(json_get_text(o, "address"), "");
+    cJSON_Delete(o);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -525,6 +634,9 @@ int main(void)
         cmocka_unit_test(problems_are_listed_the_most_pressing_first),
         cmocka_unit_test(a_mailbox_that_only_waits_needs_nobody),
         cmocka_unit_test(a_full_spool_is_a_problem_with_a_remedy),
+        cmocka_unit_test(devices_that_have_gone_quiet_are_the_last_problem),
+        cmocka_unit_test(a_device_is_in_the_first_state_that_holds),
+        cmocka_unit_test(an_entry_of_a_device_has_null_for_what_never_was),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -110,6 +110,8 @@ static void one_mailbox_is_enough(void **state)
     assert_int_equal(c->max_sessions, 1000);
     assert_int_equal(c->max_sessions_per_device, 50);
     assert_int_equal(c->max_messages_per_minute, 600);
+    assert_int_equal(c->max_spool, 0);
+    assert_int_equal(c->join_split, CONFIG_NO);
     assert_false(c->max_messages_given);
     assert_int_equal(c->recipient_domains.count, 0);
     assert_int_equal(c->legacy_tls.count, 0);
@@ -181,6 +183,8 @@ static const char everything[] = "[relay]\n"
                                  "max_sessions = 20\n"
                                  "max_sessions_per_device = 5\n"
                                  "max_messages_per_minute = 12\n"
+                                 "max_spool = 1G\n"
+                                 "join_split = no\n"
                                  "recipient_domains = example.com, .example.net\n"
                                  "recipient_domains = example.org\n"
                                  "legacy_tls = 192.168.1.20\n"
@@ -204,6 +208,8 @@ static const char everything[] = "[relay]\n"
                                  "max_recipients = 2\n"
                                  "max_sessions = 3\n"
                                  "max_messages_per_minute = 4\n"
+                                 "max_spool = 3MB\n"
+                                 "join_split = yes\n"
                                  "recipient_domains = example.com\n"
                                  "[mailbox office]\n"
                                  "address = scans@example.com\n"
@@ -260,6 +266,8 @@ static void every_key_reaches_its_field(void **state)
     assert_int_equal(c->max_sessions, 20);
     assert_int_equal(c->max_sessions_per_device, 5);
     assert_int_equal(c->max_messages_per_minute, 12);
+    assert_int_equal(c->max_spool, GB);
+    assert_int_equal(c->join_split, CONFIG_NO);
     assert_true(c->max_messages_given);
     assert_int_equal(c->recipient_domains.count, 3);
     assert_string_equal(c->recipient_domains.list[0], "example.com");
@@ -279,6 +287,8 @@ static void every_key_reaches_its_field(void **state)
     assert_int_equal(c->devices[0].max_recipients, 2);
     assert_int_equal(c->devices[0].max_sessions, 3);
     assert_int_equal(c->devices[0].max_messages_per_minute, 4);
+    assert_int_equal(c->devices[0].max_spool, 3 * MB);
+    assert_int_equal(c->devices[0].join_split, CONFIG_YES);
     assert_int_equal(c->devices[0].recipient_domains.count, 1);
     assert_int_equal(c->idle_ms, 300000);
     assert_string_equal(c->passwords, "/srv/passwords");
@@ -384,10 +394,10 @@ static void custom_takes_its_own_defaults(void **state)
 
 static void a_device_has_what_devices_says_unless_it_says_otherwise(void **state)
 {
-    struct config *c =
-        parse_good("[device first]\naddress = 10.0.0.1\n"
-                   "[device second]\nlogin = camera\nhide =\nlf_dot_lf = yes\n"
-                   "[devices]\nhide = SIZE\nauth_equals = yes\nlf_dot_lf = no\n" MAILBOX);
+    struct config *c = parse_good("[device first]\naddress = 10.0.0.1\n"
+                                  "[device second]\nlogin = camera\nhide =\nlf_dot_lf = yes\n"
+                                  "[devices]\nhide = SIZE\nauth_equals = yes\nlf_dot_lf = no\n"
+                                  "join_split = yes\n" MAILBOX);
 
     (void)state;
     assert_string_equal(c->devices[0].login, "first");
@@ -395,6 +405,7 @@ static void a_device_has_what_devices_says_unless_it_says_otherwise(void **state
     assert_int_equal(c->devices[0].hide, CONFIG_KEYWORD_SIZE);
     assert_int_equal(c->devices[0].auth_equals, CONFIG_YES);
     assert_int_equal(c->devices[0].lf_dot_lf, CONFIG_NO);
+    assert_int_equal(c->devices[0].join_split, CONFIG_YES);
     assert_int_equal(c->devices[0].mt_priority, CONFIG_NO);
     assert_string_equal(c->devices[1].login, "camera");
     assert_int_equal(c->devices[1].addresses.count, 0);

@@ -333,6 +333,43 @@ static void do_body(struct run *r, const char *rest)
     bytes_done(&want);
 }
 
+static bool transcript_has(struct run *r, const char *rest)
+{
+    const char *text;
+    struct bytes want;
+    bool found;
+
+    settle(r);
+    text = transcript_text(r->driver.transcript);
+    bytes_init(&want, LINE_MAX_);
+    unescape(r, rest, &want);
+    found = memmem(text, strlen(text), want.data, want.len) != NULL;
+    bytes_done(&want);
+    return found;
+}
+
+static void do_transcript(struct run *r, const char *rest)
+{
+    if (!transcript_has(r, rest))
+        die(r, rest, transcript_text(r->driver.transcript));
+}
+
+static void do_not_transcript(struct run *r, const char *rest)
+{
+    if (transcript_has(r, rest))
+        die(r, rest, transcript_text(r->driver.transcript));
+}
+
+static void do_quirks(struct run *r, const char *rest)
+{
+    char names[QUIRKS_TEXT_MAX];
+
+    settle(r);
+    quirks_names(server_fsm_quirks(r->driver.fsm), names);
+    if (strcmp(names, rest) != 0)
+        die(r, "its quirks are", names);
+}
+
 static bool envelope_has(struct run *r, const char *key, const char *value)
 {
     struct bytes line;
@@ -450,6 +487,10 @@ static const struct {
     {"body ", do_body},
     {"envelope ", do_envelope},
     {"not envelope ", do_not_envelope},
+    {"transcript ", do_transcript},
+    {"not transcript ", do_not_transcript},
+    {"quirks ", do_quirks},
+    {"quirks", do_quirks},
 };
 
 static void do_directive(struct run *r, const char *line)
@@ -467,6 +508,21 @@ static void do_directive(struct run *r, const char *line)
         return;
     }
     die(r, "unknown directive", line);
+}
+
+/* Whatever a dialogue is about: passwords are in no transcript. */
+static void check_secrets(struct run *r)
+{
+    static const char *const secrets[] = {DRIVER_PASSWORD, "azdtcHgz", "AGNhbWVy", "AHc3bXB4",
+                                          "d3Jvbmc",       "B3cm9u",   "c2VjcmV0"};
+    const char *text = transcript_text(r->driver.transcript);
+
+    for (size_t i = 0; i < COUNT(secrets); i++) {
+        if (strstr(text, secrets[i]) != NULL)
+            die(r, "the transcript has a secret", text);
+    }
+    if (strlen(text) >= TRANSCRIPT_MAX)
+        die(r, "the transcript is too long", "");
 }
 
 static void replay(void **state)
@@ -488,6 +544,7 @@ static void replay(void **state)
     (void)fclose(file);
     assert_true(r.begun);
     settle(&r);
+    check_secrets(&r);
     driver_done(&r.driver);
     bytes_done(&r.to_send);
     bytes_done(&r.expected);

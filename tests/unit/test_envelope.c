@@ -49,6 +49,48 @@ static const char full_text[] = "outtray-envelope: 1\n"
                                 "recipient: bob@b.example\n"
                                 "orcpt: rfc822;bob+40b.example\n";
 
+static void a_fragment_says_what_it_is_and_other_mail_says_nothing(void **state)
+{
+    static const char text[] = "outtray-envelope: 1\n"
+                               "reverse-path: \n"
+                               "lane: normal\n"
+                               "body: 7bit\n"
+                               "smtputf8: no\n"
+                               "arrived: 0\n"
+                               "size: 0\n"
+                               "header-size: 0\n"
+                               "partial-id: scan-7@copier\n"
+                               "partial-number: 2\n"
+                               "partial-total: 4294967295\n"
+                               "partial-group: 18446744073709551615\n"
+                               "partial-kin: 3\n"
+                               "partial-wait: 3600000\n"
+                               "joined: 5\n";
+    struct error err = ERROR_INIT;
+    struct envelope e;
+    struct bytes out;
+
+    (void)state;
+    envelope_init(&e);
+    bytes_init(&out, ENVELOPE_TEXT_MAX);
+    assert_true(envelope_encode(&e, &out));
+    assert_null(strstr(bytes_string(&out), "partial"));
+    assert_null(strstr(bytes_string(&out), "joined"));
+    assert_true(envelope_decode(&e, text, strlen(text), &err));
+    assert_string_equal(e.partial_id, "scan-7@copier");
+    assert_int_equal(e.partial_number, 2);
+    assert_true(e.partial_total == UINT32_MAX);
+    assert_true(e.partial_group == UINT64_MAX);
+    assert_int_equal(e.partial_kin, 3);
+    assert_int_equal(e.partial_wait_ms, 3600000);
+    assert_int_equal(e.joined, 5);
+    bytes_clear(&out);
+    assert_true(envelope_encode(&e, &out));
+    assert_string_equal(bytes_string(&out), text);
+    bytes_done(&out);
+    envelope_done(&e);
+}
+
 static void a_new_envelope_has_empty_texts(void **state)
 {
     struct envelope e;
@@ -443,6 +485,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_new_envelope_has_empty_texts),
+        cmocka_unit_test(a_fragment_says_what_it_is_and_other_mail_says_nothing),
         cmocka_unit_test(the_text_form_is_readable_and_leaves_out_what_is_absent),
         cmocka_unit_test(what_was_written_comes_back),
         cmocka_unit_test(the_null_reverse_path_is_written_and_comes_back),

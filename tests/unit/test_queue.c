@@ -12,6 +12,8 @@
 #include "tests/unit/spool_fixture.h"
 
 #define LARGE (200 * 1024 + 7)
+#define CHUNK 10000
+#define HOUR  3600000u
 
 static int set_up(void **state)
 {
@@ -44,6 +46,11 @@ static void crash(struct spool_fixture *f)
     fixture_crash(f);
     if (!fixture_open(f, &err))
         fail_msg("%s", err.text);
+}
+
+static void ignore_drain(void *ctx)
+{
+    (void)ctx;
 }
 
 /* ---- accepting ------------------------------------------------------------------------------- */
@@ -166,6 +173,224 @@ static void mail_beyond_the_disk_budget_is_refused(void **state)
                                   "leave, or raise spool_max in [relay]");
     assert_true(queue_delete(f->queue, id, NULL, NULL, &err));
     assert_true(queue_has_room(f->queue, 100000, &err));
+}
+
+/* ---- a device's share ------------------------------------------------------------------------ */
+
+static struct queue_writer *write_as(struct spool_fixture *f, const char *device, uint64_t share,
+                                     size_t size, struct error *err)
+{
+    static uint8_t data[CHUNK];
+    struct queue_writer *w = queue_begin(f->queue, ignore_drain, NULL, err);
+    assert_non_null(w);
+    bool ok = queue_writer_share(w, device, share, 0, err);
+    for (size_t at = 0; ok && at < size; at += CHUNK) {
+        ok = queue_append(w, data, size - at < CHUNK ? size - at : CHUNK, err) != QUEUE_FLOW_ERROR;
+        fixture_run(f);
+    }
+    if (ok)
+        return w;
+    queue_abort(w);
+    return NULL;
+}
+
+static uint64_t accept_as(struct spool_fixture *f, const char *device, uint64_t share, size_t size,
+                          struct error *err)
+{
+    struct fixture_result r = {0};
+    struct envelope e;
+    struct queue_writer *w = write_as(f, device, share, size, err);
+    if (!w)
+        return 0;
+    fixture_envelope(&e, 1);
+    assert_true(envelope_set(&e.device, device));
+    queue_commit(w, &e, f->now_ms, FIXTURE_WALL, fixture_committed, &r);
+    envelope_done(&e);
+    fixture_run(f);
+    assert_true(r.ok);
+    return r.id;
+}
+
+static void a_device_beyond_its_share_is_refused_and_others_are_not(void **state)
+{
+    struct spool_fixture *f = *state;
+    struct error err = ERROR_INIT;
+    assert_int_equal(queue_device_bytes(f->queue, "copier"), 0);
+    uint64_t id = accept_as(f, "copier", 100000, 60000, &err);
+    assert_int_equal(queue_device_bytes(f->queue, "copier"), 60000);
+    assert_int_equal(accept_as(f, "copier", 100000, 40001, &err), 0);
+    assert_int_equal(err.kind, ERROR_SHARE);
+    assert_string_equal(err.text,
+                        "the waiting mail of copier has reached its share of the spool (97.7 KB): "
+                        "let mail leave, or raise max_spool of its [device] or of [devices]");
+    assert_int_equal(queue_device_bytes(f->queue, "copier"), 60000);
+    assert_int_not_equal(accept_as(f, "alarm", 100000, 90000, &err), 0);
+    assert_int_not_equal(accept_as(f, "copier", 100000, 40000, &err), 0);
+    assert_true(queue_delete(f->queue, id, NULL, NULL, &err));
+    assert_int_equal(queue_device_bytes(f->queue, "copier"), 40000);
+    assert_int_not_equal(accept_as(f, "copier", 0, 300000, &err), 0);
+}
+
+static void open_writers_count_for_their_device_until_they_end(void **state)
+{
+    struct spool_fixture *f = *state;
+    struct error err = ERROR_INIT;
+    struct queue_writer *writers[4];
+    for (size_t i = 0; i < 4; i++) {
+        writers[i] = write_as(f, "copier", 400000, 100000, &err);
+        assert_non_null(writers[i]);
+    }
+    struct queue_writer *w = queue_begin(f->queue, ignore_drain, NULL, &err);
+    assert_false(queue_writer_share(w, "copier", 400000, 0, &err));
+    assert_int_equal(err.kind, ERROR_SHARE);
+    queue_abort(w);
+    assert_int_equal(queue_append(writers[0], "x", 1, &err), QUEUE_FLOW_ERROR);
+    assert_int_equal(err.kind, ERROR_SHARE);
+    queue_abort(writers[0]); /* its room is there for the others at once */
+    assert_int_equal(queue_device_bytes(f->queue, "copier"), 300000);
+    assert_int_not_equal(queue_append(writers[1], "x", 1, &err), QUEUE_FLOW_ERROR);
+    for (size_t i = 1; i < 4; i++)
+        queue_abort(writers[i]);
+    fixture_run(f);
+    assert_int_equal(queue_device_bytes(f->queue, "copier"), 0);
+}
+
+static void a_size_that_is_announced_counts_for_the_share(void **state)
+{
+    struct spool_fixture *f = *state;
+    struct error err = ERROR_INIT;
+    struct queue_writer *w = queue_begin(f->queue, ignore_drain, NULL, &err);
+    assert_false(queue_writer_share(w, "copier", 1000, 1001, &err));
+    queue_abort(w);
+    w = queue_begin(f->queue, ignore_drain, NULL, &err);
+    assert_true(queue_writer_share(w, "copier", 1000, 1000, &err));
+    queue_abort(w);
+}
+
+static void what_a_device_has_is_known_after_a_crash(void **state)
+{
+    struct spool_fixture *f = *state;
+    struct error err = ERROR_INIT;
+    accept_as(f, "copier", 0, 3000, &err);
+    accept_as(f, "copier", 0, LARGE, &err);
+    uint64_t id = accept_as(f, "alarm", 0, 500, &err);
+    crash(f);
+    assert_int_equal(queue_device_bytes(f->queue, "copier"), 3000 + LARGE);
+    assert_int_equal(queue_device_bytes(f->queue, "alarm"), 500);
+    assert_true(queue_delete(f->queue, id, NULL, NULL, &err));
+    reopen(f);
+    assert_int_equal(queue_device_bytes(f->queue, "alarm"), 0);
+}
+
+/* ---- fragments ------------------------------------------------------------------------------- */
+
+struct part_row {
+    uint64_t group;
+    uint32_t number;
+    uint32_t joined;
+    size_t size;
+};
+
+static uint64_t accept_part(struct spool_fixture *f, const struct part_row *row)
+{
+    struct fixture_result r = {0};
+    struct envelope e;
+    struct queue_writer *w = fixture_write(f, row->size, row->number);
+    fixture_envelope(&e, 1);
+    assert_true(envelope_set(&e.partial_id, "scan-7@copier"));
+    e.partial_number = row->number;
+    e.partial_total = 3;
+    e.partial_group = row->group;
+    e.partial_kin = 0xfeed;
+    e.partial_wait_ms = HOUR;
+    e.joined = row->joined;
+    e.arrived_ms = FIXTURE_WALL + f->now_ms;
+    queue_commit(w, &e, f->now_ms, FIXTURE_WALL + f->now_ms, fixture_committed, &r);
+    envelope_done(&e);
+    fixture_run(f);
+    assert_true(r.ok);
+    return r.id;
+}
+
+static void a_fragment_waits_for_its_siblings_also_after_a_crash(void **state)
+{
+    struct spool_fixture *f = *state;
+    struct queue_info info;
+    struct fixture_mail mail;
+    const struct part_row row = {.group = 99, .number = 2, .size = 100};
+    uint64_t id = accept_part(f, &row);
+    assert_false(fixture_pick(f, &info));
+    f->now_ms += HOUR / 2;
+    crash(f);
+    assert_true(queue_find(f->queue, id, &info));
+    assert_int_equal(info.due_ms, f->now_ms + HOUR / 2);
+    assert_int_equal(info.part.kind, RECORD_FRAGMENT);
+    assert_int_equal(info.part.group, 99);
+    assert_int_equal(info.part.kin, 0xfeed);
+    assert_int_equal(info.part.number, 2);
+    assert_int_equal(info.part.total, 3);
+    assert_string_equal(info.device, "printer");
+    fixture_read(f, id, &mail);
+    assert_string_equal(mail.envelope.partial_id, "scan-7@copier");
+    assert_int_equal(mail.envelope.partial_group, 99);
+    fixture_mail_done(&mail);
+    assert_false(fixture_pick(f, &info));
+    f->now_ms += HOUR / 2;
+    assert_true(fixture_pick(f, &info));
+    assert_int_equal(info.id, id);
+    queue_release(f->queue, id, f->now_ms);
+}
+
+static void a_joined_message_stands_in_for_its_fragments_after_a_crash(void **state)
+{
+    struct spool_fixture *f = *state;
+    struct queue_info info;
+    const struct part_row first = {.group = 99, .number = 1, .size = 3000};
+    const struct part_row second = {.group = 99, .number = 2, .size = LARGE};
+    const struct part_row other = {.group = 77, .number = 1, .size = 10};
+    const struct part_row whole = {.group = 99, .joined = 2, .size = LARGE + 3000};
+    accept_part(f, &first);
+    accept_part(f, &second);
+    uint64_t stays = accept_part(f, &other);
+    uint64_t joined = accept_part(f, &whole);
+    crash(f); /* no fragment was settled */
+    assert_int_equal(f->found.messages, 2);
+    assert_int_equal(f->found.damaged, 0);
+    assert_true(queue_find(f->queue, stays, &info));
+    assert_true(fixture_pick(f, &info));
+    assert_int_equal(info.id, joined);
+    assert_int_equal(info.part.kind, RECORD_JOINED);
+    assert_true(fixture_intact(f, joined, LARGE + 3000, 0));
+    assert_int_equal(fixture_files(f, "content"), 1);
+    fixture_settle(f, joined, QUEUE_GONE, RECIPIENT_DELIVERED, 0, NULL);
+    fixture_run(f);
+    crash(f); /* it has left, and its fragments do not come back */
+    assert_int_equal(f->found.messages, 1);
+    fixture_tick(f, 3);
+    reopen(f);
+    assert_int_equal(f->found.messages, 1);
+}
+
+static void a_lease_takes_what_is_not_due_and_nothing_else(void **state)
+{
+    struct spool_fixture *f = *state;
+    struct queue_info info;
+    struct error err = ERROR_INIT;
+    const struct part_row row = {.group = 99, .number = 1, .size = 100};
+    uint64_t id = accept_part(f, &row);
+    assert_true(queue_lease(f->queue, id, &info));
+    assert_true(info.in_flight);
+    assert_false(queue_lease(f->queue, id, &info));
+    assert_false(queue_delete(f->queue, id, NULL, NULL, &err));
+    assert_int_equal(err.kind, ERROR_BUSY);
+    f->now_ms += 2 * HOUR;
+    assert_false(fixture_pick(f, &info));
+    queue_release(f->queue, id, f->now_ms);
+    assert_true(fixture_pick(f, &info));
+    fixture_settle(f, id, QUEUE_HELD, RECIPIENT_PENDING, 0, NULL);
+    assert_false(queue_lease(f->queue, id, &info));
+    assert_false(queue_lease(f->queue, id + 1, &info));
+    fixture_run(f);
 }
 
 /* ---- recovery -------------------------------------------------------------------------------- */
@@ -625,6 +850,13 @@ int main(void)
         TEST(an_id_is_never_given_twice_even_after_a_crash),
         TEST(ids_go_on_without_a_gap_after_a_clean_end),
         TEST(mail_beyond_the_disk_budget_is_refused),
+        TEST(a_device_beyond_its_share_is_refused_and_others_are_not),
+        TEST(open_writers_count_for_their_device_until_they_end),
+        TEST(a_size_that_is_announced_counts_for_the_share),
+        TEST(what_a_device_has_is_known_after_a_crash),
+        TEST(a_fragment_waits_for_its_siblings_also_after_a_crash),
+        TEST(a_joined_message_stands_in_for_its_fragments_after_a_crash),
+        TEST(a_lease_takes_what_is_not_due_and_nothing_else),
         TEST(acknowledged_mail_is_there_after_a_crash_and_after_a_clean_end),
         TEST(settled_mail_stays_settled),
         TEST(the_body_of_settled_mail_is_removed),

@@ -333,7 +333,7 @@ static void a_store_that_failed_is_refused_at_the_end_only(void **state)
     begin(&d);
     driver_text(&d, TO_DATA "Subject: x\r\n\r\nhalf");
     (void)driver_heard(&d);
-    error_set(&err, ERROR_LIMIT, "spool share of this device");
+    error_set(&err, ERROR_SHARE, "the waiting mail of printer has reached its share");
     server_fsm_store_failed(d.fsm, &err);
     d.message_open = false;
     assert_true(server_fsm_in_mail_data(d.fsm));
@@ -341,9 +341,59 @@ static void a_store_that_failed_is_refused_at_the_end_only(void **state)
     driver_text(&d, " and half\r\n");
     assert_string_equal(driver_heard(&d), "");
     driver_text(&d, ".\r\nNOOP\r\n");
-    assert_memory_equal(driver_heard(&d), "452 4.3.1 ", 10);
+    assert_string_equal(driver_heard(&d), "452 4.3.1 Too much mail of this device waits at the "
+                                          "relay (max_spool); send later\r\n250 2.0.0 Ok\r\n");
     assert_int_equal(d.discards, 0); /* the caller has aborted it */
     assert_int_equal(d.commits, 0);
+    driver_done(&d);
+}
+
+static void a_fragment_is_noted_where_split_mail_is_joined(void **state)
+{
+    static const struct {
+        const char *type;
+        bool join;
+        bool noted;
+    } rows[] = {
+        {"message/partial;\r\n id=\"x@y\"; number=2;\r\n total=3", true, true},
+        {"message/partial;\r\n id=\"x@y\"; number=2;\r\n total=3", false, false},
+        {"message/partial; number=2; total=3", true, false},
+        {"text/plain", true, false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct server_settings settings = driver_settings();
+        struct session_driver d;
+        char text[256];
+        const char *e;
+
+        settings.join_split = rows[i].join;
+        driver_init(&d, &settings);
+        snprintf(text, sizeof(text), TO_DATA "Content-Type: %s\r\n\r\nx\r\n.\r\n", rows[i].type);
+        driver_text(&d, text);
+        e = bytes_string(&d.envelope);
+        assert_int_equal(d.commits, 1);
+        assert_int_equal(strstr(e, "\npartial-number: 2\n") != NULL, rows[i].noted);
+        assert_int_equal(strstr(e, "\npartial-total: 3\n") != NULL, rows[i].noted);
+        assert_int_equal(strstr(e, "\npartial-id: x@y\n") != NULL, rows[i].noted);
+        driver_text(&d, TO_DATA "Subject: the next\r\n\r\nx\r\n.\r\n");
+        assert_null(strstr(bytes_string(&d.envelope), "partial"));
+        driver_done(&d);
+    }
+}
+
+static void what_was_announced_is_known_in_its_transaction(void **state)
+{
+    struct session_driver d;
+
+    (void)state;
+    begin(&d);
+    assert_int_equal(server_fsm_announced(d.fsm), 0);
+    driver_text(&d, "MAIL FROM:<a@b.example> SIZE=12345\r\n");
+    assert_int_equal(server_fsm_announced(d.fsm), 12345);
+    driver_text(&d, "RSET\r\nMAIL FROM:<a@b.example>\r\n");
+    assert_int_equal(server_fsm_announced(d.fsm), 0);
     driver_done(&d);
 }
 
@@ -775,9 +825,160 @@ static void silence_is_of_interest_only_behind_lf_dot_lf(void **state)
     driver_done(&d);
 }
 
+static void what_a_device_does_otherwise_is_noted(void **state)
+{
+#define HELO "HELO x\r\n"
+    static const struct {
+        const char *session;
+        const char *names;
+    } rows[] = {
+        {"", ""},
+        {"QUIT\r\n", ""},
+        {"EHLO printer.example\r\nMAIL FROM:<a@b.example> SIZE=99\r\nRCPT TO:<c@d.example>\r\n",
+         ""},
+        {"HELO NPI65E56\r\n" TO_DATA "x\r\n.\r\n" TO_DATA "x\r\n.\r\n", ""},
+        {"HELO [192.168.1.21]\r\nHELO [IPv6:fd00::1]\r\n", ""},
+        {"HELO x\n", "bare_lf_commands"},
+        {"HELO x\r\r\n", ""},
+        {"HELO\r\n", "helo_empty"},
+        {"HELO my_printer\r\n", "helo_odd"},
+        {"HELO 192.168.1.21\r\n", "helo_odd"},
+        {"HELO printer.example.\r\n", "helo_odd"},
+        {"HELO in the hall\r\n", "helo_odd"},
+        {"MAIL FROM:<a@b.example>\r\n", "no_helo"},
+        {HELO "MAIL FROM:<a@b.example>\r\nMAIL FROM:<a@b.example>\r\n", "second_mail"},
+        {HELO "MAIL FROM:<a@b.example>\r\nRSET\r\nMAIL FROM:<a@b.example>\r\n", ""},
+        {HELO "MAIL FROM:a@b.example\r\n", "no_brackets"},
+        {HELO "MAIL FROM:<a@b.example>\r\nRCPT TO:c@d.example\r\n", "no_brackets"},
+        {HELO "MAIL FROM: <a@b.example>\r\n", "space_in_path"},
+        {HELO "MAIL FROM: a@b.example\r\n", "no_brackets,space_in_path"},
+        {HELO "MAIL FROM:<a@b.example>\r\nRCPT TO: <c@d.example>\r\n", "space_in_path"},
+        {HELO "MAIL FROM:<a@b.example> XVENDOR=1\r\n", "unknown_parameter"},
+        {HELO "MAIL FROM:<a@b.example> AUTH=<> BODY=8BITMIME\r\n", ""},
+        {HELO "MAIL FROM:<>\r\nRCPT TO:<c@d.example> NOTIFY=SOON\r\n", "unknown_parameter"},
+        {"\r\n" HELO, "empty_lines"},
+        {"XYZZY\r\n", "unknown_command"},
+        {"EXPN staff\r\nHELP\r\n", ""},
+        {HELO TO_DATA "EHLO\r\n\r\nXYZZY\r\n.\r\n", ""},
+        {HELO "MAIL FROM:<>\r\nRCPT TO:<c@d.example>\r\nRCPT TO:<c@D.example>\r\n",
+         "duplicate_recipient"},
+        {"AUTH PLAIN Y2FtZXJh\r\n", "login_ignored"},
+        {"AUTH PLAIN AGNhbWVyYQBrN21weDN3OXFk\r\n", ""},
+        {"AUTH LOGIN\r\n*\r\n", ""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct session_driver d;
+        char names[QUIRKS_TEXT_MAX];
+
+        begin(&d);
+        driver_text(&d, rows[i].session);
+        quirks_names(server_fsm_quirks(d.fsm), names);
+        if (strcmp(names, rows[i].names) != 0)
+            fail_msg("\"%s\": %s, not %s", rows[i].session, names, rows[i].names);
+        driver_done(&d);
+    }
+}
+
+static void a_size_that_is_far_too_small_is_noted(void **state)
+{
+    static const struct {
+        const char *mail;
+        size_t octets;
+        bool wrong;
+    } rows[] = {{"MAIL FROM:<>\r\n", 100000, false},
+                {"MAIL FROM:<> SIZE=100\r\n", 1000, false},
+                {"MAIL FROM:<> SIZE=0\r\n", 5000, true},
+                {"MAIL FROM:<> SIZE=60000\r\n", 100000, false},
+                {"MAIL FROM:<> SIZE=40000\r\n", 100000, true},
+                {"MAIL FROM:<> SIZE=200000\r\n", 1000, false}};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct session_driver d;
+
+        begin(&d);
+        driver_text(&d, rows[i].mail);
+        driver_text(&d, "RCPT TO:<c@d.example>\r\nDATA\r\n\r\n");
+        for (size_t n = 0; n < rows[i].octets; n += 10)
+            driver_text(&d, "12345678\r\n");
+        driver_text(&d, ".\r\n");
+        assert_int_equal(d.commits, 1);
+        assert_int_equal(server_fsm_quirks(d.fsm) >> QUIRK_SIZE_WRONG & 1, rows[i].wrong);
+        driver_done(&d);
+    }
+}
+
+static void quirks_outlive_tls_and_transactions(void **state)
+{
+    struct server_settings settings = driver_settings();
+    struct session_driver d;
+
+    (void)state;
+    settings.tls = SERVER_TLS_OFFERED;
+    driver_init(&d, &settings);
+    driver_text(&d, "HELO\r\nSTARTTLS\r\n");
+    driver_secured(&d);
+    assert_string_equal(server_fsm_helo(d.fsm), "");
+    driver_text(&d, "EHLO x\r\nRSET\r\n");
+    assert_true(server_fsm_quirks(d.fsm) == QUIRK_BIT(QUIRK_HELO_EMPTY));
+    assert_string_equal(server_fsm_helo(d.fsm), "x");
+    driver_done(&d);
+}
+
+/* Commands and mail data are told apart to the octet, whatever the pieces. */
+static void what_was_read_is_told_as_commands_and_mail_data(void **state)
+{
+    static const char text[] =
+        "EHLO x\r\n" TO_DATA "Subject: x\r\n\r\ny\r\n.\r\n"
+        "MAIL FROM:<a@b.example>\r\nBDAT 6\r\nNOOP\r\nBDAT 6 LAST\r\nQUIT\r\n"
+        "NOOP\r\nQUIT\r\n";
+    static const char commands[] =
+        "EHLO x\r\n" TO_DATA "MAIL FROM:<a@b.example>\r\nBDAT 6\r\nBDAT 6 LAST\r\n"
+        "NOOP\r\nQUIT\r\n";
+
+    (void)state;
+    for (size_t piece = 1; piece <= strlen(text); piece++) {
+        struct server_settings settings = driver_settings();
+        struct server_fsm *f = server_fsm_new(&settings);
+        struct server_effect e;
+        struct bytes heard;
+        size_t mail = 0;
+        size_t at = 0;
+
+        bytes_init(&heard, sizeof(text));
+        server_fsm_start(f, &e);
+        while (at < strlen(text) && e.kind != SERVER_CLOSE) {
+            size_t left = strlen(text) - at;
+            size_t used;
+            struct server_heard h;
+
+            server_fsm_step(f, (const uint8_t *)text + at, piece < left ? piece : left, 0, &used,
+                            &e);
+            h = server_fsm_heard(f);
+            assert_true(bytes_append(&heard, h.commands, h.commands_len));
+            mail += h.mail_len;
+            at += used;
+            if (e.kind == SERVER_OPEN)
+                server_fsm_opened(f, 1, NULL, &e);
+            else if (e.kind == SERVER_COMMIT)
+                server_fsm_committed(f, 1, NULL, &e);
+        }
+        assert_string_equal(bytes_string(&heard), commands);
+        assert_int_equal(mail, strlen(text) - strlen(commands));
+        bytes_done(&heard);
+        server_fsm_free(f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_a_device_does_otherwise_is_noted),
+        cmocka_unit_test(a_size_that_is_far_too_small_is_noted),
+        cmocka_unit_test(quirks_outlive_tls_and_transactions),
+        cmocka_unit_test(what_was_read_is_told_as_commands_and_mail_data),
         cmocka_unit_test(the_commit_and_nothing_else_sends_the_250),
         cmocka_unit_test(nothing_is_consumed_while_an_answer_is_due),
         cmocka_unit_test(what_is_due_leaves_an_octet_of_the_input),
@@ -790,6 +991,8 @@ int main(void)
         cmocka_unit_test(phases_and_predicates_follow_the_session),
         cmocka_unit_test(a_shut_session_says_why_and_does_no_more),
         cmocka_unit_test(a_store_that_failed_is_refused_at_the_end_only),
+        cmocka_unit_test(a_fragment_is_noted_where_split_mail_is_joined),
+        cmocka_unit_test(what_was_announced_is_known_in_its_transaction),
         cmocka_unit_test(mail_over_the_limit_is_given_up_at_once),
         cmocka_unit_test(mail_of_exactly_the_limit_passes),
         cmocka_unit_test(without_a_limit_any_size_is_taken),

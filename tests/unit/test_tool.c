@@ -21,6 +21,7 @@
 #include "relay/tool/format.h"
 #include "relay/tool/http.h"
 #include "relay/tool/page.h"
+#include "relay/tool/page_devices.h"
 
 #define NOW 1714979289 /* 2024-05-06T07:08:09Z */
 
@@ -437,6 +438,192 @@ static void an_empty_list_is_said_to_be_empty(void **state)
     free(p.text);
 }
 
+/* ---- devices --------------------------------------------------------------------------------- */
+
+#define DEVICES                                                                                    \
+    "[{\"name\": \"10.0.0.9\", \"address\": \"10.0.0.9\", \"state\": \"ok\", \"messages\": 1200, " \
+    "\"last_mail_age\": 97200}, "                                                                  \
+    "{\"name\": \"alarm\", \"address\": \"\", \"state\": \"never\", \"last_mail_age\": null}, "    \
+    "{\"name\": \"copier\", \"address\": \"10.0.0.7\", \"state\": \"quiet\", \"attention\": "      \
+    "true, "                                                                                       \
+    "\"last_mail_age\": 777600, \"usual_silence\": 259200, \"messages\": 7}, "                     \
+    "{\"name\": \"fax\", \"address\": \"fd00:1111:2222:3333:4444:5555:6666:7777\", "               \
+    "\"state\": \"trouble\", \"attention\": true, \"error\": \"535 \\u001b[2Jno\", "               \
+    "\"error_age\": 90, "                                                                          \
+    "\"last_mail_age\": null}, "                                                                   \
+    "{\"name\": \"ups\", \"address\": \"10.0.0.8\", \"state\": \"test\", \"last_mail_age\": "      \
+    "null}]"
+
+static void devices_that_need_attention_stand_first(void **state)
+{
+    cJSON *devices = cJSON_Parse(DEVICES);
+    struct paper p;
+
+    (void)state;
+    assert_non_null(devices);
+    paper_open(&p);
+    page_devices(p.file, devices);
+    assert_string_equal(
+        paper_read(&p),
+        "NAME      ADDRESS                              LAST MAIL  MESSAGES  STATE\n"
+        "copier    10.0.0.7                               9 d ago         7  quiet\n"
+        "    its longest usual silence is 3 d\n"
+        "fax       fd00:1111:2222:3333:4444:5555:66...          -         0  "
+        "trouble\n"
+        "    1 min ago: 535 ?[2Jno\n"
+        "10.0.0.9                                         1 d ago     1,200  ok\n"
+        "alarm     -                                            -         0  never "
+        "seen\n"
+        "ups       10.0.0.8                                     -         0  test "
+        "only\n"
+        "5 devices, 2 of them need attention: \"outtray device NAME\" tells more.\n");
+    cJSON_Delete(devices);
+    free(p.text);
+}
+
+static void a_list_of_devices_fits_a_terminal(void **state)
+{
+    cJSON *devices =
+        cJSON_Parse("[{\"name\": \"a-long-name-of-a-device-here\", \"address\": "
+                    "\"192.168.100.200\", \"state\": "
+                    "\"never\", \"last_mail_age\": 3540, \"messages\": 1234567}, {\"name\": \"b\", "
+                    "\"address\": "
+                    "\"fd00:1111:2222:3333:4444:5555:6666:7777\", \"state\": \"ok\"}]");
+    struct paper p;
+    const char *at;
+
+    (void)state;
+    paper_open(&p);
+    page_devices(p.file, devices);
+    for (at = paper_read(&p); *at != '\0'; at += strcspn(at, "\n") + 1)
+        if (strcspn(at, "\n") > 80)
+            fail_msg("%s", p.text);
+    assert_non_null(strstr(p.text, "192.168.100.200"));
+    cJSON_Delete(devices);
+    free(p.text);
+    devices = cJSON_CreateArray();
+    paper_open(&p);
+    page_devices(p.file, devices);
+    assert_string_equal(paper_read(&p), "No device has been seen yet.\n");
+    cJSON_Delete(devices);
+    free(p.text);
+}
+
+static char *device_page(const char *json, struct paper *p)
+{
+    cJSON *device = cJSON_Parse(json);
+
+    assert_non_null(device);
+    paper_open(p);
+    page_device(p->file, device, NOW);
+    (void)paper_read(p);
+    cJSON_Delete(device);
+    return p->text;
+}
+
+static void a_device_is_told_in_plain_words(void **state)
+{
+    struct paper p;
+    char *text = device_page(
+        "{\"name\": \"copier\", \"state\": \"quiet\", \"quiet\": true, \"configured\": true, "
+        "\"address\": \"10.0.0.7\", \"helo\": \"MFP\\u001b[2J\", \"tls\": \"\", "
+        "\"first_seen\": \"2024-05-03T05:12:00Z\", \"last_seen\": \"2024-05-06T05:12:00Z\", "
+        "\"last_seen_age\": 7200, \"last_mail_age\": 777600, \"usual_silence\": 259200, "
+        "\"messages\": 1, \"octets\": 2048, \"refused\": 1, \"sessions\": 3, \"probes\": 2, "
+        "\"error\": \"550 5.7.1 no\", \"error_at\": \"2024-05-06T05:12:00Z\", \"error_age\": 7200, "
+        "\"rules\": {\"allowed\": true, \"lane\": \"urgent\", \"route\": \"default\", "
+        "\"max_size\": 0, "
+        "\"max_recipients\": 1, \"max_sessions\": 10, \"max_messages_per_minute\": 0, "
+        "\"recipient_domains\": [\"a.example\", \".b.example\"], \"addresses\": [\"10.0.0.7\"]}, "
+        "\"quirks\": [{\"name\": \"no_date\", \"words\": \"no Date\", \"remedy\": \"Set the "
+        "clock.\", "
+        "\"newest\": true}, {\"name\": \"no_helo\", \"words\": \"no HELO\", \"remedy\": \"\"}]}",
+        &p);
+
+    (void)state;
+    assert_string_equal(
+        text, "Device      copier\n"
+              "State       it has gone quiet, for longer than its own habit explains\n"
+              "Address     10.0.0.7\n"
+              "HELO        MFP?[2J\n"
+              "TLS         none, it speaks in the clear\n"
+              "First seen  3 May 05:12\n"
+              "Last seen   05:12, 2 h ago\n"
+              "Messages    1, together 2 KB; 1 message or recipient refused\n"
+              "Sessions    3, 2 of them connection tests\n"
+              "Silence     gone quiet: nothing for 9 d, and 3 d is usual at most\n"
+              "Last error  05:12, 2 h ago: 550 5.7.1 no\n"
+              "Rules       [device copier], address 10.0.0.7; what it leaves out is as in\n"
+              "            [devices]\n"
+              "Way         urgent lane of route default\n"
+              "Limits      messages as large as the mailbox takes with 1 recipient, 10\n"
+              "            sessions at once, any number of messages a minute\n"
+              "Only to     a.example, .b.example\n"
+              "Quirk       no_date: no Date\n"
+              "             -> Set the clock.\n"
+              "Quirk       no_helo: no HELO (not in its newest mail)\n");
+    free(p.text);
+}
+
+static void a_device_that_was_never_seen_shows_what_will_apply(void **state)
+{
+    struct paper p;
+    char *text = device_page("{\"name\": \"alarm\", \"state\": \"never\", \"configured\": true, "
+                             "\"first_seen\": null, \"rules\": {\"allowed\": true, \"lane\": "
+                             "\"urgent\", \"route\": \"default\", \"max_size\": 5242880}}",
+                             &p);
+
+    (void)state;
+    assert_non_null(strstr(text, "it is in the configuration, but was never seen\n"));
+    assert_non_null(strstr(text, "Limits      messages of at most 5 MB with "));
+    assert_null(strstr(text, "Messages"));
+    assert_null(strstr(text, "TLS"));
+    free(p.text);
+    text = device_page("{\"name\": \"10.0.0.9\", \"state\": \"ok\", \"rules\": {\"allowed\": "
+                       "false}}",
+                       &p);
+    assert_non_null(strstr(text, "Rules       [devices]; it has no [device] section of its own\n"
+                                 "            its address is not allowed any more"));
+    free(p.text);
+}
+
+static char *transcripts_page(const char *json, struct paper *p)
+{
+    cJSON *answer = cJSON_Parse(json);
+
+    assert_non_null(answer);
+    paper_open(p);
+    page_transcripts(p->file, answer, NOW);
+    (void)paper_read(p);
+    cJSON_Delete(answer);
+    return p->text;
+}
+
+static void the_newest_transcript_stands_last_and_cannot_drive_the_terminal(void **state)
+{
+    struct paper p;
+    char *text = transcripts_page(
+        "{\"name\": \"copier\", \"transcripts\": ["
+        "{\"ended\": \"2024-05-06T05:12:00Z\", \"age\": 7200, \"text\": \" 0.001 << 220 a\\n\\n "
+        "0.2 "
+        ">> \\u001b]0;x\\u0007\\u009b2J\"}, "
+        "{\"ended\": \"2024-05-03T05:12:00Z\", \"age\": 260000, \"text\": \" 0.001 -- old\\n\"}]}",
+        &p);
+
+    (void)state;
+    assert_string_equal(text, "Session that ended 3 May 05:12, 3 d ago:\n"
+                              " 0.001 -- old\n"
+                              "\n"
+                              "Session that ended 05:12, 2 h ago:\n"
+                              " 0.001 << 220 a\n"
+                              "\n"
+                              " 0.2 >> ?]0;x??2J\n");
+    free(p.text);
+    text = transcripts_page("{\"name\": \"copier\", \"transcripts\": []}", &p);
+    assert_string_equal(text, "No transcript is kept of device copier\n");
+    free(p.text);
+}
+
 /* ---- the HTTP client, against a server that says what it is told ------------------------------
  */
 
@@ -611,6 +798,11 @@ int main(void)
         cmocka_unit_test(units_follow_their_numbers),
         cmocka_unit_test(errors_are_json_for_programs_and_words_for_people),
         cmocka_unit_test(an_empty_list_is_said_to_be_empty),
+        cmocka_unit_test(devices_that_need_attention_stand_first),
+        cmocka_unit_test(a_list_of_devices_fits_a_terminal),
+        cmocka_unit_test(a_device_is_told_in_plain_words),
+        cmocka_unit_test(a_device_that_was_never_seen_shows_what_will_apply),
+        cmocka_unit_test(the_newest_transcript_stands_last_and_cannot_drive_the_terminal),
         cmocka_unit_test(an_answer_is_its_status_and_exactly_its_length),
         cmocka_unit_test(answers_that_are_not_whole_or_not_http_are_errors),
         cmocka_unit_test(a_daemon_that_does_not_answer_is_not_waited_for_for_ever),

@@ -197,6 +197,39 @@ static void freeing_delivers_what_is_under_way(void **state)
     assert_int_equal(r->done, JOBS);
 }
 
+static void database_jobs_run_one_at_a_time_in_their_order_whatever_their_lane(void **state)
+{
+    struct recorder *r = *state;
+
+    r->executor = work_database_executor(r->work);
+    r->stop_at = JOBS;
+    for (int i = 0; i < JOBS; i++)
+        submit_job(r, i % 2 == 0 ? EXECUTOR_JOURNAL : EXECUTOR_CONTENT, i, true);
+    assert_int_equal(r->done, 0);
+    (void)event_base_dispatch(r->base);
+    assert_int_equal(r->done, JOBS);
+    assert_int_equal(atomic_load(&r->overlaps), 0);
+    for (int i = 0; i < JOBS; i++)
+        assert_int_equal(r->order[i], i);
+}
+
+static void draining_and_freeing_wait_for_the_database_too(void **state)
+{
+    struct recorder *r = *state;
+
+    r->executor = work_database_executor(r->work);
+    r->to_chain = 50;
+    for (int i = 0; i < JOBS; i++)
+        submit_job(r, EXECUTOR_JOURNAL, i, true);
+    work_drain(r->work);
+    assert_int_equal(r->done, JOBS + 50);
+    for (int i = 0; i < JOBS / 2; i++)
+        submit_job(r, EXECUTOR_JOURNAL, i, true);
+    work_free(r->work);
+    r->work = NULL;
+    assert_int_equal(r->done, JOBS + 50 + JOBS / 2);
+}
+
 /* Two jobs that can only both end when they run at the same time. */
 struct meeting {
     pthread_mutex_t lock;
@@ -283,6 +316,8 @@ int main(void)
         TEST(freeing_delivers_what_is_under_way),
         TEST(content_jobs_run_beside_each_other_and_beside_the_journal),
         TEST(slow_jobs_run_one_at_a_time_and_hold_nobody_up),
+        TEST(database_jobs_run_one_at_a_time_in_their_order_whatever_their_lane),
+        TEST(draining_and_freeing_wait_for_the_database_too),
         TEST(freeing_nothing_is_fine),
     };
 

@@ -1,0 +1,263 @@
+#include "relay/intake/session_inside.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "relay/base/log.h"
+#include "relay/base/stream.h"
+#include "relay/intake/join.h"
+
+/* A commit under way. Outlives its session. */
+struct commit {
+    struct session *session; /* NULL once the session is gone */
+    const struct intake_settings *intake;
+    struct intake_counts *counts;
+    uint64_t *commits;
+    void (*on_commit_end)(void *ctx);
+    void *ctx;
+    uint64_t session_id;
+    uint64_t began_ms;
+    uint64_t size;
+    size_t recipients;
+    quirks seen; /* in the session so far, and in this message */
+    bool waits;  /* for the other parts of its mail, at join */
+    char device[sizeof((struct access *)0)->name];
+    char reverse_path[ENVELOPE_PATH_MAX + 1];
+    char forward_path[ENVELOPE_PATH_MAX + 1]; /* the first one */
+    char message_id[ENVELOPE_PATH_MAX + 1];
+};
+
+static void on_drain(void *ctx)
+{
+    struct session *s = ctx;
+    s->full = false;
+    session_go_on(s);
+}
+
+/* False when the device has had its messages of this minute. */
+static bool may_open(const struct session *s, struct error *err)
+{
+    if (limits_take_message(s->set.use, s->access.max_messages_per_minute, session_now(s)))
+        return true;
+    return error_set(err, ERROR_BUSY,
+                     "more than %u messages in a minute from %s; max_messages_per_minute of its "
+                     "[device] or of [devices] sets the limit",
+                     s->access.max_messages_per_minute, stream_peer_text(s->stream));
+}
+
+static void log_refused_open(struct session *s, const struct error *err)
+{
+    uint64_t held = 0;
+    char more[32] = "";
+    if ((err->kind == ERROR_BUSY || err->kind == ERROR_SHARE) &&
+        !quiet_may_tell(&s->set.commons->too_fast, session_now(s), &held))
+        return;
+    if (held > 0)
+        snprintf(more, sizeof more, "%" PRIu64, held);
+    log_event(LOG_LEVEL_WARN, "mail-refused", LOG_ID("session", s->set.id),
+              LOG_STR("device", s->access.name), LOG_STR("reason", err->text),
+              LOG_STR("more", more), LOG_END);
+}
+
+/* It counts for the device from its first octet on. */
+static struct queue_writer *open_writer(struct session *s, struct error *err)
+{
+    struct queue_writer *w = queue_begin(s->set.intake->queue, on_drain, s, err);
+    if (w == NULL || queue_writer_share(w, s->access.name, s->access.max_spool,
+                                        server_fsm_announced(s->fsm), err))
+        return w;
+    queue_abort(w);
+    return NULL;
+}
+
+void session_begin_mail(struct session *s)
+{
+    struct error err = ERROR_INIT;
+    struct server_effect effect;
+    if (may_open(s, &err))
+        s->writer = open_writer(s, &err);
+    s->data_began_ms = session_now(s);
+    s->had_mail = true;
+    if (s->writer == NULL) {
+        s->set.counts->refused++;
+        log_refused_open(s, &err);
+    }
+    server_fsm_opened(s->fsm, s->writer != NULL ? queue_writer_id(s->writer) : 0,
+                      s->writer != NULL ? NULL : &err, &effect);
+    session_perform(s, &effect);
+    if (s->writer == NULL)
+        session_tell_trouble(s, err.text, false); /* says more than the reply, which has counted */
+}
+
+void session_store(struct session *s, const struct server_effect *effect)
+{
+    struct error err = ERROR_INIT;
+    switch (queue_append(s->writer, effect->data, effect->data_len, &err)) {
+    case QUEUE_FLOW_OK:
+        return;
+    case QUEUE_FLOW_FULL:
+        s->full = true;
+        return;
+    case QUEUE_FLOW_ERROR:
+        break;
+    }
+    if (err.kind == ERROR_SHARE)
+        log_refused_open(s, &err);
+    else
+        log_event(LOG_LEVEL_ERROR, "spool-failed", LOG_ID("session", s->set.id),
+                  LOG_STR("device", s->access.name), LOG_STR("reason", err.text), LOG_END);
+    session_tell_trouble(s, err.text, false);
+    session_discard(s);
+    server_fsm_store_failed(s->fsm, &err);
+}
+
+void session_discard(struct session *s)
+{
+    s->set.counts->refused++;
+    queue_abort(s->writer);
+    s->writer = NULL;
+}
+
+static void commit_log(const struct commit *c, uint64_t id, const struct error *err,
+                       uint64_t now_ms)
+{
+    if (err != NULL) {
+        log_event(LOG_LEVEL_ERROR, "commit-failed", LOG_ID("queue", id),
+                  LOG_ID("session", c->session_id), LOG_STR("device", c->device),
+                  LOG_STR("reason", err->text), LOG_END);
+        return;
+    }
+    log_event(LOG_LEVEL_INFO, "accepted", LOG_ID("queue", id), LOG_ID("session", c->session_id),
+              LOG_STR("device", c->device), LOG_PATH("from", c->reverse_path),
+              LOG_PATH("to", c->forward_path), LOG_U64("recipients", c->recipients),
+              LOG_U64("size", c->size), LOG_STR("message_id", c->message_id),
+              LOG_MS("delay", now_ms - c->began_ms), LOG_END);
+}
+
+static void commit_count(const struct commit *c, const struct error *err)
+{
+    if (err == NULL) {
+        c->counts->accepted++;
+        c->intake->on_queued(c->intake->ctx);
+    } else {
+        c->counts->refused++;
+    }
+    (*c->commits)--;
+}
+
+/* After the reply. That a message was refused has been counted with it, if anybody heard it. */
+static void commit_tell(const struct commit *c, const struct error *err, bool heard)
+{
+    struct registry *registry = c->intake->registry;
+    uint64_t wall_ms = clock_wall_ms(c->intake->clock);
+    if (err == NULL)
+        registry_message(registry, c->device, c->size, c->seen, wall_ms);
+    else
+        registry_trouble(registry, c->device, err->text, !heard, wall_ms);
+}
+
+static void reply_committed(struct session *s, uint64_t id, const struct error *err)
+{
+    struct server_effect effect;
+    s->commit = NULL;
+    s->messages += err == NULL;
+    s->troubled |= err != NULL;
+    server_fsm_committed(s->fsm, id, err, &effect);
+    if (!s->closing)
+        session_perform(s, &effect);
+}
+
+/* The only place that lets a 250 after the final dot go out. */
+static void on_committed(void *ctx, uint64_t id, const struct error *err)
+{
+    struct commit *c = ctx;
+    struct session *s = c->session;
+    bool heard = s != NULL && !s->closing;
+    commit_log(c, id, err, clock_now_ms(c->intake->clock));
+    if (c->waits)
+        join_stored(c->intake->join, id, err == NULL);
+    commit_count(c, err);
+    if (s != NULL)
+        reply_committed(s, id, err);
+    commit_tell(c, err, heard);
+    if (s != NULL) {
+        if (s->stopping)
+            session_stop(s);
+        session_go_on(s);
+    }
+    c->on_commit_end(c->ctx);
+    free(c);
+}
+
+static struct commit *commit_new(struct session *s, const struct envelope *e)
+{
+    struct commit *c = calloc(1, sizeof *c);
+    if (c == NULL)
+        return NULL;
+    *c = (struct commit){.session = s,
+                         .intake = s->set.intake,
+                         .counts = s->set.counts,
+                         .commits = s->set.commits,
+                         .on_commit_end = s->set.on_commit_end,
+                         .ctx = s->set.ctx,
+                         .session_id = s->set.id,
+                         .began_ms = s->data_began_ms,
+                         .size = queue_writer_size(s->writer),
+                         .recipients = e->recipient_count,
+                         .seen = session_quirks(s) | quirks_of_names(e->repairs)};
+    snprintf(c->device, sizeof c->device, "%s", s->access.name);
+    snprintf(c->reverse_path, sizeof c->reverse_path, "%s", e->reverse_path);
+    snprintf(c->forward_path, sizeof c->forward_path, "%s", e->recipients[0].forward_path);
+    snprintf(c->message_id, sizeof c->message_id, "%s", e->message_id);
+    return c;
+}
+
+static void refuse_commit(struct session *s)
+{
+    struct error err = ERROR_INIT;
+    struct server_effect effect;
+    error_set(&err, ERROR_NO_ROOM, "out of memory");
+    session_discard(s);
+    server_fsm_committed(s->fsm, 0, &err, &effect);
+    session_perform(s, &effect);
+}
+
+static void tell_repairs(struct session *s, const struct envelope *e)
+{
+    char text[TRANSCRIPT_LINE_MAX];
+    s->seen |= quirks_of_names(e->repairs);
+    if (e->repairs[0] == '\0' || s->transcript == NULL)
+        return;
+    snprintf(text, sizeof text, "put right: %s", e->repairs);
+    session_tell_note(s, text);
+}
+
+void session_commit(struct session *s)
+{
+    const struct intake_settings *intake = s->set.intake;
+    struct envelope *e = server_fsm_envelope(s->fsm);
+    struct commit *c = NULL;
+    if (!server_fsm_has_lane(s->fsm))
+        e->lane = s->access.lane;
+    if (envelope_set(&e->route, s->access.route))
+        c = commit_new(s, e);
+    if (c == NULL) {
+        refuse_commit(s);
+        return;
+    }
+    s->commit = c;
+    (*s->set.commits)++;
+    tell_repairs(s, e);
+    struct queue_writer *w = s->writer;
+    s->writer = NULL;
+    c->waits = join_admit(intake->join, queue_writer_id(w), e);
+    queue_commit(w, e, clock_now_ms(intake->clock), clock_wall_ms(intake->clock), on_committed, c);
+}
+
+void session_leave_commit(struct session *s)
+{
+    if (s->commit != NULL)
+        s->commit->session = NULL;
+    s->commit = NULL;
+}
