@@ -193,9 +193,9 @@ static void rules_of(const struct config *config, const struct api_device *d, st
 {
     struct net_address address = {.family = 0};
 
-    if (d->seen != NULL)
-        (void)net_parse(d->seen->address, &address);
-    else if (d->section->addresses.count > 0)
+    bool known = d->seen != NULL && net_parse(d->seen->address, &address);
+
+    if (!known && d->section != NULL && d->section->addresses.count > 0)
         address = d->section->addresses.list[0].first;
     if (d->section != NULL)
         access_as(config, &address, d->section, out);

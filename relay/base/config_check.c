@@ -321,6 +321,19 @@ static void check_recognisable(struct config_builder *b, const struct config_tar
                             t->section->name, row->example);
 }
 
+/* What has no [device] goes by its address: the two would be taken for one. */
+static void check_name_is_its_own(struct config_builder *b, const struct config_target *t)
+{
+    const struct config_device *d = t->fields;
+    struct net_address address;
+
+    if (net_parse(d->name, &address) && !net_ranges_have(&d->addresses, &address))
+        config_mistakes_add(&b->m, t->section->line,
+                            "[device %s] is named like an address that it does not have; choose "
+                            "another name, or add it to address",
+                            d->name);
+}
+
 #define INHERITED(member)                                                                          \
     {                                                                                              \
 #member, offsetof(struct config_device, member), offsetof(struct config, member)           \
@@ -438,6 +451,7 @@ void config_check(struct config_builder *b)
         if (config_build_is(&b->targets[i], "device")) {
             check_device(b, &b->targets[i]);
             check_recognisable(b, &b->targets[i]);
+            check_name_is_its_own(b, &b->targets[i]);
             complete_device(b, &b->targets[i]);
         }
         if (config_build_is(&b->targets[i], "mailbox"))

@@ -307,8 +307,18 @@ bool database_run(struct database *d, const char *sql, const struct database_val
     return ok;
 }
 
+/* What is written to a file without a name is lost with the end of the program. */
+static bool has_moved(struct database *d)
+{
+    int moved = 0;
+    return sqlite3_file_control(d->handle, "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK &&
+           moved != 0;
+}
+
 bool database_begin(struct database *d, struct error *err)
 {
+    if (has_moved(d))
+        return error_set(err, ERROR_MISSING, "%s was removed or replaced meanwhile", d->file);
     return database_run(d, "BEGIN IMMEDIATE", NULL, 0, NULL, NULL, err);
 }
 

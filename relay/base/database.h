@@ -49,6 +49,7 @@ typedef bool database_row_fn(void *ctx, const struct database_value *columns, si
  * must be a constant. ERROR_DAMAGED when the file turns out to be damaged: close it. */
 bool database_run(struct database *d, const char *sql, const struct database_value *values,
                   size_t value_count, database_row_fn *row, void *ctx, struct error *err);
+/* ERROR_MISSING when the file was removed or replaced since it was opened: close it, too. */
 bool database_begin(struct database *d, struct error *err);
 /* Ends the transaction: kept when it returns true, undone when false. What was kept survives the
  * end of the program however it comes; a loss of power may take the newest transactions, whole. */

@@ -49,9 +49,18 @@ static uint64_t now_of(const struct join *j)
 
 /* ---- groups ---------------------------------------------------------------------------------- */
 
+/* False also when the device has as many as one device may have: others split their mail, too. */
+static bool has_place(const struct join *j, const char *device)
+{
+    size_t of_device = 0;
+    for (const struct group *g = j->groups; g != NULL; g = g->next)
+        of_device += strcmp(g->device, device) == 0;
+    return j->group_count < JOIN_GROUPS_MAX && of_device < JOIN_DEVICE_MAX;
+}
+
 static struct group *group_new(struct join *j, uint64_t number, uint64_t kin, const char *device)
 {
-    struct group *g = j->group_count < JOIN_GROUPS_MAX ? calloc(1, sizeof *g) : NULL;
+    struct group *g = has_place(j, device) ? calloc(1, sizeof *g) : NULL;
     if (g == NULL)
         return NULL;
     g->number = number;

@@ -10,9 +10,9 @@
  * after the wait, or comes twice, or the parts do not agree, or together they are larger than the
  * mailboxes take. Nothing is lost or held for ever by it, for the wait ends by itself.
  *
- * Memory: one small entry a fragment, JOIN_GROUPS_MAX groups of JOIN_PARTS_MAX fragments at most;
- * beyond that a fragment leaves as it came. After a restart the groups are found again in the
- * queue.
+ * Memory: one small entry a fragment, JOIN_GROUPS_MAX groups of JOIN_PARTS_MAX fragments at most,
+ * JOIN_DEVICE_MAX of one device; beyond that a fragment leaves as it came. After a restart the
+ * groups are found again in the queue.
  */
 #ifndef OUTTRAY_RELAY_INTAKE_JOIN_H
 #define OUTTRAY_RELAY_INTAKE_JOIN_H
@@ -28,6 +28,7 @@
 #define JOIN_RETRY_MS   (UINT64_C(30) * 1000) /* while the spool has no room or fails */
 #define JOIN_PARTS_MAX  200
 #define JOIN_GROUPS_MAX 64
+#define JOIN_DEVICE_MAX 16 /* groups of one device */
 
 struct join;
 

@@ -30,6 +30,7 @@ struct job {
     size_t count;
     struct registry_entry *loaded; /* when the file had to be opened */
     bool set_aside;
+    bool removed;   /* by somebody, under our hands */
     bool postponed; /* what was read comes first */
     bool ok;
     struct error err;
@@ -43,6 +44,7 @@ struct registry {
 
     struct registry_entry **entries; /* by name */
     size_t count, room;
+    size_t turn;   /* where the next batch begins: no device waits for ever */
     uint64_t used; /* see registry_entry.h */
 
     /* What the database does not know yet, besides entries that have changed. */
@@ -201,20 +203,37 @@ static bool insert(struct registry *r, struct registry_entry *e)
     return true;
 }
 
+/* In its first session. */
+static struct registry_entry *begin_entry(struct registry *r, const char *device, uint64_t wall_ms)
+{
+    struct registry_entry *e = registry_entry_new(device);
+    if (e == NULL || !insert(r, e))
+        return NULL;
+    e->first_ms = wall_ms;
+    e->sessions = 1;
+    (void)net_parse(device, &e->address); /* of one without a name it is the name */
+    return e;
+}
+
+static void no_later_than(uint64_t *at_ms, uint64_t wall_ms)
+{
+    if (*at_ms > wall_ms)
+        *at_ms = wall_ms;
+}
+
 /* The entry, which is seen now and will have changed; NULL without memory. */
 static struct registry_entry *touch(struct registry *r, const char *device, uint64_t wall_ms)
 {
     if (r == NULL || device[0] == '\0' || strlen(device) >= REGISTRY_NAME_MAX)
         return NULL;
     struct registry_entry *e = find(r, device);
-    if (e == NULL) {
-        e = registry_entry_new(device);
-        if (e == NULL || !insert(r, e))
-            return NULL;
-        e->first_ms = wall_ms;
-    }
-    if (e->first_ms > wall_ms) /* the clock was ahead */
-        e->first_ms = wall_ms;
+    if (e == NULL)
+        e = begin_entry(r, device, wall_ms);
+    if (e == NULL)
+        return NULL;
+    no_later_than(&e->first_ms, wall_ms); /* the clock was ahead */
+    no_later_than(&e->mail_ms, wall_ms);
+    no_later_than(&e->error_ms, wall_ms);
     e->last_ms = wall_ms;
     e->used = ++r->used;
     e->changed = true;
@@ -226,11 +245,12 @@ static struct registry_entry *touch(struct registry *r, const char *device, uint
 void registry_session(struct registry *r, const char *device, const struct net_address *peer,
                       uint64_t wall_ms)
 {
+    bool known = r != NULL && find(r, device) != NULL;
     struct registry_entry *e = touch(r, device, wall_ms);
     if (e == NULL)
         return;
     e->address = *peer;
-    e->sessions++;
+    e->sessions += known ? 1 : 0;
 }
 
 void registry_message(struct registry *r, const char *device, uint64_t octets, quirks seen,
@@ -336,11 +356,14 @@ static bool open_store(struct job *j)
            registry_store_open(r->file, &r->store, &j->loaded, &j->set_aside, &j->err);
 }
 
-/* What is damaged is closed, and set aside thereby; the next job opens it anew. */
+/* What is damaged is closed, and set aside thereby, and so is what has no file any more; the next
+ * job opens it anew. */
 static void leave(struct job *j)
 {
     struct registry *r = j->registry;
-    if (!j->ok && j->err.kind == ERROR_DAMAGED && r->store != NULL) {
+    bool removed = j->err.kind == ERROR_MISSING;
+    if (!j->ok && (removed || j->err.kind == ERROR_DAMAGED) && r->store != NULL) {
+        j->removed = removed;
         j->set_aside = database_close(r->store) || j->set_aside;
         r->store = NULL;
     }
@@ -398,6 +421,15 @@ static void mark_all_changed(struct registry *r)
         r->entries[i]->changed = true;
 }
 
+/* log_failing() tells it. */
+static void take_removed(struct registry *r, bool removed)
+{
+    if (!removed)
+        return;
+    mark_all_changed(r);
+    r->write_ms = 0;
+}
+
 static void take_set_aside(struct registry *r, bool set_aside)
 {
     if (!set_aside)
@@ -418,13 +450,13 @@ static void take_loaded(struct registry *r, struct registry_entry *list,
         struct registry_entry *e = list;
         list = e->next;
         struct registry_entry *known = find(r, e->name);
+        bool gone = is_forgotten(forgotten, e->name) || is_forgotten(r->forgotten, e->name);
         e->used = e->last_ms;
         if (r->used < e->used)
             r->used = e->used;
-        if (known != NULL)
+        if (known != NULL && !gone)
             registry_entry_merge(known, e);
-        if (known != NULL || is_forgotten(forgotten, e->name) ||
-            is_forgotten(r->forgotten, e->name))
+        if (known != NULL || gone)
             registry_entry_free(e);
         else
             (void)insert(r, e);
@@ -436,6 +468,7 @@ static void finish(struct registry *r, struct job *j)
 {
     take_loaded(r, j->loaded, j->batch.forgotten);
     take_set_aside(r, j->set_aside);
+    take_removed(r, j->removed);
     if (!j->ok && !j->set_aside)
         log_failing(r, &j->err);
     j->loaded = NULL;
@@ -473,8 +506,10 @@ static void gather_entries(struct registry *r, struct registry_batch *b)
 {
     struct registry_entry **end = &b->entries;
     size_t n = 0;
-    for (size_t i = 0; i < r->count && n < BATCH_MAX; i++) {
-        struct registry_entry *e = r->entries[i];
+    size_t at = r->turn < r->count ? r->turn : 0;
+    for (size_t left = r->count; left > 0 && n < BATCH_MAX; left--) {
+        struct registry_entry *e = r->entries[at];
+        at = at + 1 < r->count ? at + 1 : 0;
         struct registry_entry *copy = e->changed ? registry_entry_copy(e) : NULL;
         if (copy == NULL)
             continue;
@@ -483,6 +518,9 @@ static void gather_entries(struct registry *r, struct registry_batch *b)
         end = &copy->next;
         n++;
     }
+    r->turn = at;
+    if (n == BATCH_MAX && !r->failing) /* there may be more */
+        r->write_ms = 0;
 }
 
 /* False when there is nothing to write. */
@@ -748,17 +786,18 @@ struct registry *registry_open(const struct registry_settings *settings)
     return r;
 }
 
-/* Damage costs one more round, in which the file is made anew. */
+/* A file that is damaged or gone costs one more round, in which it is made anew. */
 static void write_all(struct registry *r)
 {
-    bool was_set_aside = false;
+    bool was_lost = false;
     for (bool go_on = true; go_on;) {
         prepare(r, NULL, NULL);
         if (!gather(r))
             return;
         work_write(&r->job.job);
-        go_on = r->job.ok || (r->job.set_aside && !was_set_aside);
-        was_set_aside = was_set_aside || r->job.set_aside;
+        bool lost = r->job.set_aside || r->job.removed;
+        go_on = r->job.ok || (lost && !was_lost);
+        was_lost = was_lost || lost;
         finish_write(r);
     }
 }

@@ -5,9 +5,9 @@
  * address. Memory answers every question but that for transcripts; what changed is written to the
  * database every REGISTRY_WRITE_MS, all or nothing, and when the registry is closed. The database
  * has a thread of its own, and nothing of a mail waits for it. Losing it loses no mail: a file that
- * is damaged is set aside and written anew from memory; one that cannot be opened or written leaves
- * the registry in memory until it can, and what it knows is added then; one of a newer program is
- * left alone. Each is told in the log once.
+ * is damaged is set aside and written anew from memory, as is one that somebody removes; one that
+ * cannot be opened or written leaves the registry in memory until it can, and what it knows is
+ * added then; one of a newer program is left alone. Each is told in the log once.
  *
  * At most REGISTRY_DEVICES_MAX entries: the one without a name in the configuration that was seen
  * longest ago makes room. Strangers never get in.
@@ -80,7 +80,8 @@ void registry_close(struct registry *r);
 void registry_tick(struct registry *r, uint64_t now_ms, uint64_t wall_ms);
 
 /* What a session has to tell. `device` is access.name at that moment. Each makes the entry when
- * there is none. All accept a NULL registry. */
+ * there is none: one that was forgotten while it is connected has begun one session. All accept a
+ * NULL registry. */
 void registry_session(struct registry *r, const char *device, const struct net_address *peer,
                       uint64_t wall_ms); /* it begins, or a login has made it this device's */
 void registry_message(struct registry *r, const char *device, uint64_t octets, quirks seen,

@@ -248,6 +248,8 @@ struct server_fsm {
     bool plain;         /* the mechanism is PLAIN, else LOGIN */
     bool has_answered;  /* ... and the device has said something in it */
     bool named;         /* HELO or EHLO was said */
+    bool auth_said;     /* from there on a lost password may be anywhere */
+    bool helo_hidden;   /* it may be in this name */
     quirks quirks;
     struct server_heard heard;
     bool silent_end; /* silence has ended the mail data, and so the session */
@@ -433,6 +435,7 @@ static void set_helo(struct server_fsm *f, struct command_text name)
     size_t n = name.len < SERVER_HELO_MAX ? name.len : SERVER_HELO_MAX;
 
     f->named = true;
+    f->helo_hidden = f->auth_said && !f->authenticated;
     note(f, QUIRK_HELO_EMPTY, name.len == 0);
     note(f, QUIRK_HELO_ODD, name.len > 0 && !is_host_name(name));
     memcpy(f->helo, name.p, n);
@@ -960,6 +963,7 @@ static void run_line(struct server_fsm *f, const char *p, size_t len, struct ser
     f->empty = 0;
     f->data_refused = false;
     command_parse(p, len, &c);
+    f->auth_said |= c.verb == COMMAND_AUTH;
     note(f, QUIRK_UNKNOWN_COMMAND, !unfit && c.verb == COMMAND_UNKNOWN);
     if (data_refused && (unfit || c.verb == COMMAND_UNKNOWN))
         answer(f, ANSWER_NOT_WAITED, out);
@@ -1697,7 +1701,7 @@ quirks server_fsm_quirks(const struct server_fsm *f)
 
 const char *server_fsm_helo(const struct server_fsm *f)
 {
-    return f->helo;
+    return f->helo_hidden ? "" : f->helo;
 }
 
 bool server_fsm_has_lane(const struct server_fsm *f)

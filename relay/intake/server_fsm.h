@@ -202,7 +202,8 @@ uint64_t server_fsm_announced(const struct server_fsm *f);
  */
 bool server_fsm_in_mail_data(const struct server_fsm *f);
 bool server_fsm_is_idle(const struct server_fsm *f); /* no transaction open */
-/* The name of the last HELO or EHLO, made printable; "" without one. Valid until the next step. */
+/* The name of the last HELO or EHLO, made printable; "" without one, and for one that was said
+ * behind an AUTH without success: it may be a secret. Valid until the next step. */
 const char *server_fsm_helo(const struct server_fsm *f);
 /* The device has chosen the lane of this message. */
 bool server_fsm_has_lane(const struct server_fsm *f);

@@ -74,6 +74,8 @@ void format_time(const char *iso, int64_t now, char out[FORMAT_TEXT])
         return;
     if (local.tm_year == today.tm_year && local.tm_yday == today.tm_yday)
         strftime(out, FORMAT_TEXT, "%H:%M", &local);
+    else if (local.tm_year != today.tm_year)
+        strftime(out, FORMAT_TEXT, "%e %b %Y %H:%M", &local);
     else
         strftime(out, FORMAT_TEXT, "%e %b %H:%M", &local);
     if (out[0] == ' ')

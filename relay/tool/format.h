@@ -23,9 +23,8 @@ void format_size(double octets, char out[FORMAT_TEXT]);
 void format_span(double seconds, char out[FORMAT_TEXT]);
 /* "1,234,567" */
 void format_count(double count, char out[FORMAT_TEXT]);
-/* An ISO 8601 UTC time as local time: "08:12" when it is of the same day as now, else "3 May
- * 08:12";
- * "" for what is no time. */
+/* An ISO 8601 UTC time as local time: "08:12" when it is of the same day as now, "3 May 08:12" when
+ * of the same year, else "3 May 2023 08:12"; "" for what is no time. */
 void format_time(const char *iso, int64_t now, char out[FORMAT_TEXT]);
 /* Copies text, made printable and cut to size with "..." at most; never splits a character. */
 void format_clean(const char *text, char *out, size_t size);

@@ -329,12 +329,14 @@ static void print_rules(FILE *out, const cJSON *d)
 
 static void print_quirks(FILE *out, const cJSON *d)
 {
+    bool had_mail = json_get_number(d, "messages") > 0;
+
     for (const cJSON *q = json_first(d, "quirks"); q != NULL; q = q->next) {
         char text[PAGE_TEXT_MAX];
 
         snprintf(text, sizeof(text), "%s: %s%s", json_get_text(q, "name"),
                  json_get_text(q, "words"),
-                 json_get_flag(q, "newest") ? "" : " (not in its newest mail)");
+                 json_get_flag(q, "newest") || !had_mail ? "" : " (not in its newest mail)");
         format_line(out, "Quirk", text);
         if (json_get_text(q, "remedy")[0] != '\0')
             format_wrap(out, "             -> ", json_get_text(q, "remedy"));

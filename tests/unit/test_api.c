@@ -909,6 +909,10 @@ static void a_device_is_shown_with_its_quirks_and_what_applies_to_it(void **stat
     assert_true(json_get_number(rules, "max_recipients") == 77);
     assert_string_equal(cJSON_GetStringValue(json_first(rules, "addresses")), "192.168.1.21");
     answer_done(&a);
+    strcpy(see_device(f, "copier", 1)->address, ""); /* forgotten while it was connected */
+    a = ask(f, "GET", "/v1/devices/copier");
+    assert_true(json_get_flag(json_get(a.json, "rules"), "allowed"));
+    answer_done(&a);
 }
 
 static void an_unknown_device_is_answered_with_the_one_that_was_meant(void **state)

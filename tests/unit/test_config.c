@@ -421,6 +421,10 @@ static void mistakes_about_logins_are_told(void **state)
     expect_mistakes("[device a]\nlane = urgent\n" MAILBOX,
                     "test.conf:1: [device a] needs address; write a line such as address = "
                     "192.168.1.20, 192.168.1.30-192.168.1.39\n");
+    config_free(parse_good("[device 10.0.0.1]\naddress = 10.0.0.0/24\n" MAILBOX));
+    expect_mistakes("[device 10.0.0.1]\naddress = 10.0.0.2\n" MAILBOX,
+                    "test.conf:1: [device 10.0.0.1] is named like an address that it does not "
+                    "have; choose another name, or add it to address\n");
     expect_mistakes("[device a]\nlogin = B\n[device b]\naddress = 10.0.0.1\n" MAILBOX,
                     "test.conf:2: login = B is that of [device b], at line 3; choose another\n");
     expect_mistakes(

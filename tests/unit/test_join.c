@@ -106,6 +106,7 @@ struct fragment {
     const char *id;
     const char *recipient;
     const char *body;
+    const char *device;
 };
 
 static const char inner_header[] = "Subject: Scan of the day\r\n"
@@ -154,6 +155,8 @@ static void describe(const struct fragment *p, struct envelope *e)
     if (p->recipient != NULL)
         assert_true(envelope_add_recipient(e, p->recipient));
     assert_true(envelope_set(&e->partial_id, p->id != NULL ? p->id : "scan-1@copier"));
+    if (p->device != NULL)
+        assert_true(envelope_set(&e->device, p->device));
     e->partial_number = p->number;
     e->partial_total = p->total;
 }
@@ -520,12 +523,28 @@ static void beyond_the_number_of_groups_parts_leave_as_they_came(void **state)
     struct fixture *f = *state;
     for (unsigned i = 0; i <= JOIN_GROUPS_MAX; i++) {
         char id[32];
+        char device[32];
         snprintf(id, sizeof id, "scan-%u", i);
-        const struct fragment first = {.number = 1, .total = 2, .id = id};
+        snprintf(device, sizeof device, "copier-%u", i / JOIN_DEVICE_MAX);
+        const struct fragment first = {.number = 1, .total = 2, .id = id, .device = device};
         if ((send_part(f, &first) > 0) != (i < JOIN_GROUPS_MAX))
             fail_msg("group %u", i);
     }
     assert_int_equal(count_due(f), 1);
+}
+
+static void one_device_leaves_room_for_the_groups_of_others(void **state)
+{
+    struct fixture *f = *state;
+    for (unsigned i = 0; i < 2 * JOIN_DEVICE_MAX; i++) {
+        char id[32];
+        snprintf(id, sizeof id, "scan-%u", i);
+        const struct fragment first = {.number = 1, .total = 2, .id = id, .device = "greedy"};
+        if ((send_part(f, &first) > 0) != (i < JOIN_DEVICE_MAX))
+            fail_msg("group %u", i);
+    }
+    const struct fragment other = {.number = 1, .total = 2, .device = "modest"};
+    assert_true(send_part(f, &other) > 0);
 }
 
 static void as_many_parts_as_may_be_are_joined(void **state)
@@ -560,6 +579,7 @@ int main(void)
         TEST(a_part_that_was_deleted_lets_the_others_go),
         TEST(without_room_it_is_tried_again_later),
         TEST(beyond_the_number_of_groups_parts_leave_as_they_came),
+        TEST(one_device_leaves_room_for_the_groups_of_others),
         TEST(as_many_parts_as_may_be_are_joined),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

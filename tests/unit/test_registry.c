@@ -348,6 +348,40 @@ static void more_devices_than_fit_a_batch_are_written_all(void **state)
     assert_int_equal(registry_count(f->r), 700);
 }
 
+static void busy_devices_do_not_keep_others_from_being_written(void **state)
+{
+    struct fixture *f = *state;
+    char name[32];
+
+    start(f);
+    see(f, "192.168.9.9", WALL);
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 300; i++) {
+            snprintf(name, sizeof name, "10.1.%d.%d", i / 250, i % 250);
+            see(f, name, WALL);
+        }
+        registry_tick(f->r, f->now_ms += 1000, WALL); /* soon: a whole batch was not all */
+        inline_executor_run(&f->executor);
+    }
+    assert_int_equal(f->executor.submitted, 2);
+    crash(f);
+    assert_true(knows(f, "192.168.9.9"));
+}
+
+static void errors_and_mail_of_a_time_ahead_are_now_when_the_clock_is_set_back(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f);
+    registry_trouble(f->r, "scanner", "no paper", false, WALL + 30 * DAY);
+    registry_message(f->r, "scanner", 1000, 0, WALL + 31 * DAY);
+    see(f, "scanner", WALL);
+    assert_int_equal(device(f, "scanner").error_ms, WALL);
+    assert_int_equal(device(f, "scanner").mail_ms, WALL);
+    registry_trouble(f->r, "scanner", "no paper", false, WALL + 1);
+    assert_true(device(f, "scanner").error_ms > device(f, "scanner").mail_ms);
+}
+
 static void a_clock_that_is_set_back_does_no_harm(void **state)
 {
     struct fixture *f = *state;
@@ -593,6 +627,23 @@ static void a_device_that_comes_back_begins_anew(void **state)
     }
 }
 
+static void what_is_forgotten_while_connected_is_in_its_first_session(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_device d;
+
+    start(f);
+    see(f, "192.168.1.21", WALL);
+    see(f, "192.168.1.21", WALL);
+    assert_true(registry_forget(f->r, "192.168.1.21"));
+    end_with(f, "192.168.1.21", "bye\n", WALL + 1);
+    d = device(f, "192.168.1.21");
+    assert_int_equal(d.sessions, 1);
+    assert_string_equal(d.address, "192.168.1.21");
+    see(f, "192.168.1.21", WALL + 2);
+    assert_int_equal(device(f, "192.168.1.21").sessions, 2);
+}
+
 static void forgetting_while_it_writes_holds(void **state)
 {
     struct fixture *f = *state;
@@ -632,6 +683,44 @@ static bool is_set_aside(const struct fixture *f)
 
     snprintf(path, sizeof path, "%s.damaged", f->file);
     return access(path, F_OK) == 0;
+}
+
+static void remove_file(const struct fixture *f)
+{
+    char command[128];
+
+    snprintf(command, sizeof command, "rm %s*", f->file);
+    assert_int_equal(system(command), 0);
+}
+
+static void a_file_that_is_removed_is_written_anew_from_memory(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f);
+    live(f, "scanner");
+    live(f, "10.0.0.7");
+    write_now(f);
+    for (size_t round = 1; round <= 2; round++) {
+        remove_file(f);
+        see(f, "10.0.0.7", WALL);
+        end_with(f, "10.0.0.7", "late\n", WALL);
+        if (round == 1) {
+            write_now(f);
+            assert_int_equal(logged(f, "registry-failing"), 1);
+            write_now(f);
+            assert_int_equal(logged(f, "registry-recovered"), 1);
+            crash(f);
+        } else {
+            restart(f);
+        }
+        assert_int_equal(registry_count(f->r), 2);
+        assert_int_equal(device(f, "scanner").messages, 20);
+        ask(f, "10.0.0.7");
+        assert_int_equal(f->count, 1);
+        assert_string_equal(f->text[0], "late\n");
+    }
+    assert_int_equal(logged(f, "registry-damaged"), 0);
 }
 
 static void a_damaged_file_is_set_aside_and_told_once(void **state)
@@ -744,7 +833,8 @@ static void what_a_file_knows_that_opens_late_is_added(void **state)
     live(f, "scanner");
     live(f, "ups");
     live(f, "10.0.0.7");
-    const struct registry_device ups = device(f, "ups");
+    live(f, "plotter");
+    const struct registry_device plotter = device(f, "plotter");
     stop(f);
     snprintf(hidden, sizeof hidden, "%s/hidden", f->directory);
     assert_int_equal(rename(f->file, hidden), 0);
@@ -754,15 +844,19 @@ static void what_a_file_knows_that_opens_late_is_added(void **state)
     see(f, "scanner", WALL + 30 * DAY);
     see(f, "10.0.0.7", WALL + 30 * DAY);
     assert_true(registry_forget(f->r, "10.0.0.7"));
+    see(f, "ups", WALL + 31 * DAY);
+    assert_true(registry_forget(f->r, "ups"));
+    see(f, "ups", WALL + 32 * DAY);
     end_with(f, "scanner", "late\n", WALL + 30 * DAY);
     assert_int_equal(rmdir(f->file), 0);
     assert_int_equal(rename(hidden, f->file), 0);
     write_now(f);
     write_now(f);
     crash(f);
-    assert_int_equal(registry_count(f->r), 2);
-    struct registry_device d = device(f, "ups");
-    assert_memory_equal(&ups, &d, sizeof d);
+    assert_int_equal(registry_count(f->r), 3);
+    struct registry_device d = device(f, "plotter");
+    assert_memory_equal(&plotter, &d, sizeof d);
+    assert_int_equal(device(f, "ups").messages, 0); /* forgotten, and there again */
     d = device(f, "scanner");
     assert_int_equal(d.sessions, 21);
     assert_int_equal(d.messages, 20);
@@ -922,6 +1016,8 @@ int main(void)
         TEST(a_crash_costs_what_was_not_written_and_no_more),
         TEST(it_is_written_at_intervals_and_only_when_something_changed),
         TEST(more_devices_than_fit_a_batch_are_written_all),
+        TEST(busy_devices_do_not_keep_others_from_being_written),
+        TEST(errors_and_mail_of_a_time_ahead_are_now_when_the_clock_is_set_back),
         TEST(a_clock_that_is_set_back_does_no_harm),
         TEST(sessions_say_what_is_new_and_leave_the_rest),
         TEST(long_texts_are_cut_between_characters),
@@ -933,7 +1029,9 @@ int main(void)
         TEST(many_transcripts_are_written_early),
         TEST(forgetting_removes_everything),
         TEST(a_device_that_comes_back_begins_anew),
+        TEST(what_is_forgotten_while_connected_is_in_its_first_session),
         TEST(forgetting_while_it_writes_holds),
+        TEST(a_file_that_is_removed_is_written_anew_from_memory),
         TEST(a_damaged_file_is_set_aside_and_told_once),
         TEST(devices_before_the_damage_are_saved),
         TEST(damage_that_shows_while_it_runs_costs_transcripts_only),

@@ -927,6 +927,29 @@ static void quirks_outlive_tls_and_transactions(void **state)
     driver_done(&d);
 }
 
+static void a_name_behind_a_failed_login_is_not_told(void **state)
+{
+    static const struct {
+        const char *said;
+        const char *helo;
+    } rows[] = {
+        {"EHLO x\r\nAUTH LOGIN\r\n*\r\n", "x"},
+        {"EHLO x\r\nAUTH LOGIN\r\n*\r\nEHLO c2VjcmV0\r\n", ""},
+        {"EHLO x\r\nAUTH CRAM-MD5\r\nHELO c2VjcmV0\r\n", ""},
+        {"EHLO x\r\n" TO_DATA "Subject: x\r\n\r\ny\r\n.\r\nEHLO y\r\n", "y"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct session_driver d;
+
+        begin(&d);
+        driver_text(&d, rows[i].said);
+        assert_string_equal(server_fsm_helo(d.fsm), rows[i].helo);
+        driver_done(&d);
+    }
+}
+
 /* Commands and mail data are told apart to the octet, whatever the pieces. */
 static void what_was_read_is_told_as_commands_and_mail_data(void **state)
 {
@@ -978,6 +1001,7 @@ int main(void)
         cmocka_unit_test(what_a_device_does_otherwise_is_noted),
         cmocka_unit_test(a_size_that_is_far_too_small_is_noted),
         cmocka_unit_test(quirks_outlive_tls_and_transactions),
+        cmocka_unit_test(a_name_behind_a_failed_login_is_not_told),
         cmocka_unit_test(what_was_read_is_told_as_commands_and_mail_data),
         cmocka_unit_test(the_commit_and_nothing_else_sends_the_250),
         cmocka_unit_test(nothing_is_consumed_while_an_answer_is_due),

@@ -86,6 +86,8 @@ static void the_date_is_left_out_today(void **state)
     assert_string_equal(text, "05:12");
     format_time("2024-05-03T05:12:00Z", NOW, text);
     assert_string_equal(text, "3 May 05:12");
+    format_time("2023-12-31T05:12:00Z", NOW, text);
+    assert_string_equal(text, "31 Dec 2023 05:12");
     format_time("", NOW, text);
     assert_string_equal(text, "");
 }
@@ -578,6 +580,11 @@ static void a_device_that_was_never_seen_shows_what_will_apply(void **state)
     assert_non_null(strstr(text, "Limits      messages of at most 5 MB with "));
     assert_null(strstr(text, "Messages"));
     assert_null(strstr(text, "TLS"));
+    free(p.text);
+    text = device_page("{\"name\": \"10.0.0.9\", \"state\": \"test\", \"messages\": 0, \"quirks\": "
+                       "[{\"name\": \"no_helo\", \"words\": \"no HELO\", \"remedy\": \"\"}]}",
+                       &p);
+    assert_non_null(strstr(text, "Quirk       no_helo: no HELO\n"));
     free(p.text);
     text = device_page("{\"name\": \"10.0.0.9\", \"state\": \"ok\", \"rules\": {\"allowed\": "
                        "false}}",
