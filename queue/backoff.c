@@ -54,6 +54,15 @@ bool backoff_expired(const struct backoff_policy *policy, uint64_t tried_ms)
     return policy->give_up_ms > 0 && tried_ms >= policy->give_up_ms;
 }
 
+uint64_t backoff_loss(uint64_t wait_ms, uint32_t losses)
+{
+    uint64_t factor = 1;
+
+    for (uint32_t i = 1; i < losses && factor < BACKOFF_LOSS_FACTOR; i++)
+        factor *= 4;
+    return wait_ms * factor;
+}
+
 uint64_t backoff_resume(uint64_t wait_ms, uint64_t written_wall_ms, uint64_t now_wall_ms)
 {
     uint64_t passed = now_wall_ms > written_wall_ms ? now_wall_ms - written_wall_ms : 0;

@@ -15,6 +15,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define BACKOFF_LOSS_FACTOR 64
+
 struct backoff_policy {
     uint64_t min_ms;     /* first wait */
     uint64_t max_ms;     /* longest wait */
@@ -29,6 +31,10 @@ extern const struct backoff_policy backoff_mailbox; /* 15 s .. 30 min, never giv
 uint64_t backoff_wait(const struct backoff_policy *policy, uint32_t attempts, uint64_t tried_ms,
                       uint32_t jitter);
 bool backoff_expired(const struct backoff_policy *policy, uint64_t tried_ms);
+/* The wait of a message that was lost in doubt for the time number `losses` (1 is the first):
+ * wait_ms, four times as long for each loss before, at most BACKOFF_LOSS_FACTOR times. Every
+ * further copy may be one too many. */
+uint64_t backoff_loss(uint64_t wait_ms, uint32_t losses);
 /* What is left of a stored wait after a restart: never longer than it was, whatever the wall clock
  * did in between. */
 uint64_t backoff_resume(uint64_t wait_ms, uint64_t written_wall_ms, uint64_t now_wall_ms);

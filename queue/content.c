@@ -73,17 +73,40 @@ static int sync_data(struct content_file *f)
     return result;
 }
 
-/* Keeps the disk busy while the mail arrives, so that little is left for the end. */
+/* A failure must not be overlooked here: the kernel reports it once, and fdatasync() would succeed
+ * afterwards. */
+static bool wait_back(struct content_file *f)
+{
+    int result;
+    if (!f->ops->wait_back || f->started == f->waited)
+        return true;
+    do {
+        result = f->ops->wait_back(f->ops->ctx, f->fd, (off_t)f->waited,
+                                   (off_t)(f->started - f->waited));
+    } while (result < 0 && errno == EINTR);
+    f->waited = f->started;
+    return result == 0 || errno == ENOSYS || errno == EINVAL || errno == ESPIPE;
+}
+
 static bool write_back(struct content_file *f, struct error *err)
 {
+    bool ok = true;
     if (f->written - f->started >= CONTENT_WRITE_BACK) {
-        (void)f->ops->write_back(f->ops->ctx, f->fd, (off_t)f->started,
-                                 (off_t)(f->written - f->started)); /* a hint only */
+        ok = wait_back(f);
+        if (ok)
+            (void)f->ops->write_back(f->ops->ctx, f->fd, (off_t)f->started,
+                                     (off_t)(f->written - f->started)); /* a hint only */
         f->started = f->written;
     }
-    if (f->written - f->synced >= CONTENT_UNSYNCED_MAX && sync_data(f) < 0)
-        return error_errno(err, errno, "sync body %016" PRIx64, f->id);
-    return true;
+    if (ok && f->written - f->synced >= CONTENT_UNSYNCED_MAX)
+        ok = sync_data(f) == 0;
+    return ok || error_errno(err, errno, "sync body %016" PRIx64, f->id);
+}
+
+/* Whether one more block may be written before the next sync. */
+static bool has_credit(const struct content_file *f, size_t len)
+{
+    return f->written + len - f->synced < CONTENT_UNSYNCED_MAX;
 }
 
 bool content_write(struct content_file *f, struct content_block *first, struct error *err)
@@ -92,7 +115,7 @@ bool content_write(struct content_file *f, struct content_block *first, struct e
         struct iovec iov[WRITE_AT_ONCE];
         size_t len = 0;
         int n = 0;
-        for (; first && n < WRITE_AT_ONCE; first = first->next) {
+        for (; first && n < WRITE_AT_ONCE && has_credit(f, len); first = first->next) {
             seal_block(f, first);
             iov[n++] = (struct iovec){first->frame, CONTENT_FRAME + (size_t)first->len};
             len += CONTENT_FRAME + (size_t)first->len;
@@ -154,9 +177,15 @@ bool content_read(const struct fileops *ops, int fd, uint64_t id, uint64_t size,
     size_t got = 0;
     off_t at = (off_t)(number * (CONTENT_FRAME + CONTENT_BLOCK));
     block->len = 0;
-    if (fileops_read_all(ops, fd, block->frame, CONTENT_FRAME + want, at, &got) < 0)
-        return error_errno(err, errno, "read block %" PRIu64 " of body %016" PRIx64, number, id);
+    int errnum = 0;
+    if (fileops_read_all(ops, fd, block->frame, CONTENT_FRAME + want, at, &got) < 0) {
+        errnum = errno;
+        if (fileops_read_pieces(ops, fd, block->frame, CONTENT_FRAME + want, at, &got) == 0)
+            errnum = 0;
+    }
     block->len = got > CONTENT_FRAME ? (uint32_t)(got - CONTENT_FRAME) : 0;
+    if (errnum)
+        return error_errno(err, errnum, "read block %" PRIu64 " of body %016" PRIx64, number, id);
     if (block->len != want || bytes_get32(block->frame) != want ||
         bytes_get32(block->frame + 4) != block_crc(id, number, block->frame + CONTENT_FRAME, want))
         return error_set(err, ERROR_DAMAGED,

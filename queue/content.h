@@ -19,8 +19,8 @@
 
 #define CONTENT_BLOCK        65536u
 #define CONTENT_FRAME        8u                   /* length and checksum */
-#define CONTENT_WRITE_BACK   (1024u * 1024u)      /* the kernel is asked to begin after this much */
-#define CONTENT_UNSYNCED_MAX (4u * 1024u * 1024u) /* and made to end after this much */
+#define CONTENT_WRITE_BACK   (256u * 1024u)       /* the kernel is asked to begin after this much */
+#define CONTENT_UNSYNCED_MAX (4u * 1024u * 1024u) /* most that has not been synced */
 #define CONTENT_NAME_MAX     22                   /* 16 hex digits, ".body", NUL */
 #define CONTENT_PATH_MAX     4096
 
@@ -30,7 +30,9 @@ struct content_block {
     uint8_t frame[CONTENT_FRAME + CONTENT_BLOCK];
 };
 
-/* A body being written. */
+/* A body being written. What arrives is written back at once and at most two pieces of it are on
+ * their way to the disk: a fast device is held to the disk's pace, and the end has little to wait
+ * for. */
 struct content_file {
     const struct fileops *ops;
     uint64_t id;
@@ -38,6 +40,7 @@ struct content_file {
     uint64_t blocks;
     uint64_t written; /* octets of the file */
     uint64_t started; /* of them, write-back has been asked for */
+    uint64_t waited;  /* of them, write-back has been waited for */
     uint64_t synced;
 };
 
@@ -58,8 +61,9 @@ bool content_remove(const struct fileops *ops, const char *dir, uint64_t id, str
 
 /* Opens a body for reading: a descriptor, or -1. ERROR_DAMAGED when it is missing. */
 int content_open(const struct fileops *ops, const char *dir, uint64_t id, struct error *err);
-/* Reads block `number` of a body of `size` octets. ERROR_DAMAGED when
- * it does not verify; then block->len says how much of it there is. */
+/* Reads block `number` of a body of `size` octets. ERROR_DAMAGED when it does not verify, ERROR_IO
+ * when a part cannot be read, which is zeros then; in both cases block->len says how much of it
+ * there is. */
 bool content_read(const struct fileops *ops, int fd, uint64_t id, uint64_t size, uint64_t number,
                   struct content_block *block, struct error *err);
 

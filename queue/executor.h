@@ -6,6 +6,10 @@
  * The job's memory belongs to the submitter and must stay until done() has been called; done() may
  * free it. Jobs of EXECUTOR_JOURNAL run one at a time in the order of submission, on a thread that
  * does nothing else; EXECUTOR_CONTENT jobs run in any order, several at a time.
+ *
+ * soon() may be NULL. It takes a job that has no work: its done() is called on the same thread as
+ * soon as everything that is ready now has been dealt with, so that what has come together can be
+ * flushed together without waiting for anything.
  */
 #ifndef OUTTRAY_QUEUE_EXECUTOR_H
 #define OUTTRAY_QUEUE_EXECUTOR_H
@@ -21,6 +25,7 @@ struct executor_job {
 struct executor {
     void *ctx;
     void (*submit)(void *ctx, enum executor_lane lane, struct executor_job *job);
+    void (*soon)(void *ctx, struct executor_job *job);
 };
 
 #endif

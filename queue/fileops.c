@@ -11,6 +11,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#define READ_PIECE 4096u /* a sector of most disks */
+
 #ifndef IOV_MAX
 #define IOV_MAX 1024
 #endif
@@ -64,6 +66,19 @@ static int system_write_back(void *ctx, int fd, off_t offset, off_t len)
 #endif
 }
 
+static int system_wait_back(void *ctx, int fd, off_t offset, off_t len)
+{
+    (void)ctx;
+#ifdef SYNC_FILE_RANGE_WAIT_BEFORE
+    return sync_file_range(fd, offset, len, SYNC_FILE_RANGE_WAIT_BEFORE);
+#else
+    (void)fd;
+    (void)offset;
+    (void)len;
+    return 0;
+#endif
+}
+
 static int system_sync_directory(void *ctx, const char *path)
 {
     (void)ctx;
@@ -91,6 +106,7 @@ static int system_fstat(void *ctx, int fd, struct fileops_stat *out)
         return -1;
     out->size = (uint64_t)st.st_size;
     out->is_directory = S_ISDIR(st.st_mode);
+    out->links = (uint64_t)st.st_nlink;
     return 0;
 }
 
@@ -158,6 +174,7 @@ const struct fileops fileops_system = {
     .fdatasync = system_fdatasync,
     .fsync = system_fsync,
     .write_back = system_write_back,
+    .wait_back = system_wait_back,
     .sync_directory = system_sync_directory,
     .ftruncate = system_ftruncate,
     .fstat = system_fstat,
@@ -185,6 +202,29 @@ int fileops_read_all(const struct fileops *ops, int fd, void *data, size_t len, 
     }
     *out_len = have;
     return 0;
+}
+
+int fileops_read_pieces(const struct fileops *ops, int fd, void *data, size_t len, off_t offset,
+                        size_t *out_len)
+{
+    int failed = 0;
+    *out_len = 0;
+    for (size_t at = 0; at < len;) {
+        size_t piece = READ_PIECE - (size_t)offset % READ_PIECE;
+        size_t got = 0;
+        piece = piece < len - at ? piece : len - at;
+        memset((char *)data + at, 0, piece);
+        if (fileops_read_all(ops, fd, (char *)data + at, piece, offset, &got) < 0) {
+            failed = errno;
+            memset((char *)data + at, 0, piece);
+            got = piece;
+        }
+        *out_len = got > 0 ? at + got : *out_len;
+        at += piece;
+        offset += (off_t)piece;
+    }
+    errno = failed;
+    return failed ? -1 : 0;
 }
 
 /* The part of iov from `skip` octets on, at most IOV_MAX pieces; *out_len is its length. */

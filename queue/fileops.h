@@ -15,6 +15,7 @@
 struct fileops_stat {
     uint64_t size;
     int is_directory;
+    uint64_t links; /* names that the file has; 0 when not known */
 };
 
 struct fileops_space {
@@ -32,6 +33,9 @@ struct fileops {
     int (*fsync)(void *ctx, int fd);
     /* Starts writing dirty pages back without waiting for them; a hint, may do nothing. */
     int (*write_back)(void *ctx, int fd, off_t offset, off_t len);
+    /* Waits until what write_back() began there has been written. Proves nothing, but what fails
+     * has failed. May be NULL. */
+    int (*wait_back)(void *ctx, int fd, off_t offset, off_t len);
     int (*sync_directory)(void *ctx, const char *path);
     int (*ftruncate)(void *ctx, int fd, off_t len);
     int (*fstat)(void *ctx, int fd, struct fileops_stat *out);
@@ -51,6 +55,10 @@ extern const struct fileops fileops_system;
  * only at the end of the file; *out_len says where. 0, or -1 with errno set. */
 int fileops_read_all(const struct fileops *ops, int fd, void *data, size_t len, off_t offset,
                      size_t *out_len);
+/* As far as it can be read, in small pieces, with zeros for the rest. *out_len goes up to the end
+ * of the file. -1 with errno set when any of it cannot be read. */
+int fileops_read_pieces(const struct fileops *ops, int fd, void *data, size_t len, off_t offset,
+                        size_t *out_len);
 int fileops_writev_all(const struct fileops *ops, int fd, const struct iovec *iov, int count,
                        off_t offset);
 

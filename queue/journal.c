@@ -234,6 +234,7 @@ static struct journal_record *keep_back(struct journal *j, struct journal_record
     struct journal_record **kept_end = &kept;
     for (; r; r = r->next) {
         struct journal_record ***end = r->keep ? &kept_end : &others_end;
+        r->segment = r->keep ? NULL : r->segment;
         **end = r;
         *end = &r->next;
     }
@@ -251,6 +252,7 @@ static void flush_succeeded(struct journal *j)
     j->at = f->end;
     j->current->end = f->end;
     j->flushes++;
+    j->written += f->end - f->offset;
     j->unproven = false;
     for (const struct journal_record *r = f->first; r; r = r->next)
         j->unproven = j->unproven || (r->type != SEGMENT_MARK && r->type != SEGMENT_START);
@@ -293,11 +295,28 @@ static void flush_done(void *ctx)
     journal_maintain(j);
 }
 
+bool journal_waits(const struct journal_record *r)
+{
+    return r->segment == NULL;
+}
+
+void journal_amend(struct journal_record *r)
+{
+    assert(journal_waits(r));
+    journal_measure(r);
+}
+
 void journal_append(struct journal *j, struct journal_record *r)
 {
     journal_measure(r);
     push_back(j, r);
-    journal_kick(j);
+    if (!j->flush.under_way && !task_under_way(j->kick) && !task_submit_soon(j->kick))
+        journal_kick(j);
+}
+
+static void kick_done(void *ctx)
+{
+    journal_kick(ctx);
 }
 
 /* ---- ids and marks --------------------------------------------------------------------------- */
@@ -363,8 +382,9 @@ struct journal *journal_new(const struct journal_options *options)
     bytes_init(&j->start_body, (size_t)JOURNAL_ENDS_MAX * RECORD_END_LEN);
     j->flush.iov = calloc((size_t)JOURNAL_BATCH_RECORDS * IOV_PER_RECORD, sizeof(struct iovec));
     j->flush.task = task_new(j->tasks, flush_work, flush_done, j);
+    j->kick = task_new(j->tasks, NULL, kick_done, j);
     j->keeper.task = task_new(j->tasks, journal_keeper_work, journal_keeper_done, j);
-    if (j->flush.iov && j->flush.task && j->keeper.task)
+    if (j->flush.iov && j->flush.task && j->kick && j->keeper.task)
         return j;
     journal_free(j);
     return NULL;
@@ -387,8 +407,19 @@ void journal_start(struct journal *j, uint64_t next_seq, uint64_t next_id, uint6
     flush_done(j);
 }
 
+/* What must be written gets one more chance: the disk may be well again. */
+static void try_again(struct journal *j)
+{
+    if (!j->failing || !j->pending)
+        return;
+    if (!j->ready && !j->keeper.under_way)
+        journal_prepare_now(j);
+    journal_kick(j);
+}
+
 void journal_close(struct journal *j)
 {
+    try_again(j);
     if (j->current && !j->failing)
         append_mark(j, j->next_id); /* nothing was given out from here on */
     j->idle = true;
@@ -406,6 +437,7 @@ void journal_free(struct journal *j)
         return;
     journal_free_segments(j);
     task_free(j->flush.task);
+    task_free(j->kick);
     task_free(j->keeper.task);
     free(j->flush.iov);
     bytes_done(&j->start_body);

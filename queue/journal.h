@@ -2,9 +2,9 @@
  * The journal: checksummed records appended to segment files, made durable together.
  *
  * Used by the loop's thread only; what blocks is handed out as tasks. An append never waits for
- * company: when no flush is under way it is flushed at once, and whatever is appended meanwhile
- * shares the next flush. Records become durable in the order of their appends, and their done() is
- * called in that order.
+ * company: when no flush is under way it is flushed at once, together with what else the loop has
+ * ready, and whatever is appended meanwhile shares the next flush. Records become durable in the
+ * order of their appends, and their done() is called in that order.
  *
  * A failed write or sync is final for its segment: everything in that flush has failed, the segment
  * is left with what was durable before, and the next segment's first record says so. A record with
@@ -31,8 +31,9 @@
 
 #define JOURNAL_BATCH_RECORDS 256
 #define JOURNAL_BATCH_BYTES   (2u * 1024u * 1024u)
-#define JOURNAL_ID_RESERVE    65536u /* ids that a crash may skip */
-#define JOURNAL_ENDS_MAX      4096   /* earlier segments that a START names: the newest */
+#define JOURNAL_FILL          (256u * 1024u) /* zeros at one go: a flush may have to wait for them */
+#define JOURNAL_ID_RESERVE    65536u         /* ids that a crash may skip */
+#define JOURNAL_ENDS_MAX      4096           /* earlier segments that a START names: the newest */
 #define JOURNAL_RETRY_MIN_MS  1000u
 #define JOURNAL_RETRY_MAX_MS  30000u
 
@@ -92,12 +93,17 @@ struct journal_segment *journal_adopt(struct journal *j, const struct segment_he
  */
 void journal_start(struct journal *j, uint64_t next_seq, uint64_t next_id, uint64_t next_number,
                    bool has_spare);
-/* Flushes what waits, seals, keeps a prepared segment as the spare. Only after tasks_finish(). */
+/* Flushes what waits, trying the disk once more if it fails; seals, keeps a prepared segment as the
+ * spare. Only after tasks_finish(). */
 void journal_close(struct journal *j);
 /* Accepts NULL. */
 void journal_free(struct journal *j);
 
 void journal_append(struct journal *j, struct journal_record *r);
+/* Whether a record that was appended is in no flush: then its head and body may be changed, which
+ * journal_amend() ends. */
+bool journal_waits(const struct journal_record *r);
+void journal_amend(struct journal_record *r);
 /* The next message id, which no message has ever had. False while none can be reserved. */
 bool journal_take_id(struct journal *j, uint64_t *out_id);
 void journal_tick(struct journal *j, uint64_t now_ms, uint64_t wall_ms);
@@ -109,11 +115,18 @@ void journal_drop(struct journal *j, struct journal_segment *s);
 /* The oldest segment that is not being written; NULL when there is none. */
 struct journal_segment *journal_oldest(const struct journal *j);
 
+/* The segment with the smallest number above `after`, the one being written included; or NULL. */
+struct journal_segment *journal_next(const struct journal *j, uint64_t after);
+/* How far everything in it is durable and where its records end. */
+struct record_end journal_extent(const struct journal *j, const struct journal_segment *s);
+
 struct journal_stats {
     uint64_t segments;
     uint64_t bytes; /* of all segment files, spare and prepared ones included */
     uint64_t flushes;
+    uint64_t written; /* octets of records made durable */
     bool failing;
+    int errnum; /* of the failure, or 0 */
 };
 
 void journal_stats(const struct journal *j, struct journal_stats *out);

@@ -24,7 +24,7 @@ struct flush {
     struct error error;
 };
 
-enum chore { CHORE_PREPARE, CHORE_REMOVE };
+enum chore { CHORE_FILL, CHORE_PREPARE, CHORE_REMOVE };
 
 /* Upkeep of the segment files, one thing at a time. */
 struct keeper {
@@ -34,6 +34,8 @@ struct keeper {
     bool recycle;
     bool ok;
     int fd;
+    uint32_t filled; /* of the next segment's file */
+    uint32_t end;    /* up to which CHORE_FILL goes */
     struct journal_segment *segment;
     struct segment_header header;
     struct error error;
@@ -57,6 +59,7 @@ struct journal {
     struct bytes start_body;
     struct journal_record mark;
     struct flush flush;
+    struct task *kick; /* flushes what waits, once whatever comes with it is there */
     struct keeper keeper;
     uint64_t next_seq;
     uint64_t next_id;
@@ -73,6 +76,7 @@ struct journal {
     uint64_t segments;
     uint64_t failed_segments;
     uint64_t flushes;
+    uint64_t written;
     uint64_t ticked_flushes;
     uint32_t segment_size;
     bool start_under_way;

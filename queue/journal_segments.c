@@ -204,16 +204,29 @@ void journal_keeper_work(void *ctx)
     struct journal *j = ctx;
     struct keeper *k = &j->keeper;
     error_clear(&k->error);
-    if (k->chore == CHORE_PREPARE)
-        k->ok = segfile_prepare(j->ops, j->dir, &k->header, &k->fd, &k->error);
+    if (k->chore == CHORE_FILL)
+        k->ok = segfile_fill(j->ops, j->dir, j->segment_size, k->filled, k->end, &k->error);
+    else if (k->chore == CHORE_PREPARE)
+        k->ok = segfile_prepare(j->ops, j->dir, &k->header, k->filled, &k->fd, &k->error);
     else
         k->ok = segfile_remove(j->ops, j->dir, k->header.number, k->recycle, &k->error);
+}
+
+static void filled(struct journal *j)
+{
+    struct keeper *k = &j->keeper;
+    uint32_t was = k->filled;
+    k->filled = k->ok ? k->end : 0;
+    j->bytes = j->bytes - was + k->filled;
+    if (!k->ok)
+        journal_back_off(j);
 }
 
 static void prepared(struct journal *j)
 {
     struct keeper *k = &j->keeper;
     j->has_spare = false;
+    k->filled = 0;
     if (!k->ok) {
         free(k->segment);
         j->bytes -= j->segment_size;
@@ -238,7 +251,8 @@ static void removed(struct journal *j)
         return;
     }
     j->has_spare = j->has_spare || k->recycle;
-    j->bytes -= k->recycle ? 0 : s->size;
+    j->bytes -= k->recycle ? k->filled : s->size;
+    k->filled = k->recycle ? 0 : k->filled; /* another file has its place */
     j->failed_segments -= s->failed;
     unlink_segment(j, s);
     free(s);
@@ -248,7 +262,9 @@ void journal_keeper_done(void *ctx)
 {
     struct journal *j = ctx;
     j->keeper.under_way = false;
-    if (j->keeper.chore == CHORE_PREPARE)
+    if (j->keeper.chore == CHORE_FILL)
+        filled(j);
+    else if (j->keeper.chore == CHORE_PREPARE)
         prepared(j);
     else
         removed(j);
@@ -273,7 +289,7 @@ static bool begin_prepare(struct journal *j)
     s->number = j->next_number++;
     s->size = j->segment_size;
     s->proven = s->end = SEGMENT_BLOCK;
-    j->bytes += j->has_spare ? 0 : j->segment_size;
+    j->bytes += j->has_spare ? 0 : j->segment_size - k->filled;
     k->chore = CHORE_PREPARE;
     k->segment = s;
     k->header = header_of(s);
@@ -321,6 +337,25 @@ static bool wants_segment(const struct journal *j)
     return j->now_ms >= j->retry_at && j->at > j->current->size / 4;
 }
 
+static bool may_fill(const struct journal *j)
+{
+    return !journal_blocked(j) && !j->has_spare && j->keeper.filled < j->segment_size;
+}
+
+/* The next segment fills while the current one does, and twice as fast: a segment of zeros at one
+ * go would hold up every flush that comes meanwhile. */
+static bool begin_fill(struct journal *j)
+{
+    struct keeper *k = &j->keeper;
+    uint32_t due = (j->at - j->current->size / 4) * 2;
+    uint32_t left = j->segment_size - k->filled;
+    if (due <= k->filled)
+        return false;
+    k->chore = CHORE_FILL;
+    k->end = k->filled + (left < JOURNAL_FILL ? left : JOURNAL_FILL);
+    return true;
+}
+
 void journal_maintain(struct journal *j)
 {
     if (j->keeper.under_way || j->idle)
@@ -328,7 +363,7 @@ void journal_maintain(struct journal *j)
     struct journal_segment *s = removable(j);
     bool want = wants_segment(j);
     if (want && (j->has_spare || !s)) {
-        if (!begin_prepare(j))
+        if (!(may_fill(j) ? begin_fill(j) : begin_prepare(j)))
             return;
     } else if (s) {
         begin_remove(j, s);
@@ -395,13 +430,29 @@ struct journal_segment *journal_oldest(const struct journal *j)
     return j->first != j->current ? j->first : NULL;
 }
 
+struct journal_segment *journal_next(const struct journal *j, uint64_t after)
+{
+    struct journal_segment *s = j->first;
+    while (s && s->number <= after)
+        s = s->next;
+    return s;
+}
+
+struct record_end journal_extent(const struct journal *j, const struct journal_segment *s)
+{
+    return (struct record_end){
+        .number = s->number, .proven = s == j->current ? s->end : s->proven, .end = s->end};
+}
+
 void journal_stats(const struct journal *j, struct journal_stats *out)
 {
     *out = (struct journal_stats){
         .segments = j->segments,
         .bytes = j->bytes,
         .flushes = j->flushes,
+        .written = j->written,
         .failing = j->failing,
+        .errnum = j->failing ? j->failure.errnum : 0,
     };
 }
 

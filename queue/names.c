@@ -66,6 +66,10 @@ struct name *names_keep(struct names *n, const char *text)
     if (n->count * 2 >= n->cap && !grow(n))
         return NULL;
     struct name **slot = find(n->slots, n->cap, text);
+    if (!*slot && n->count >= NAMES_MAX) {
+        text = NAMES_OTHERS;
+        slot = find(n->slots, n->cap, text);
+    }
     if (!*slot) {
         *slot = name_new(text);
         n->count += *slot != NULL;

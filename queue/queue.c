@@ -86,10 +86,12 @@ static void set_options(struct queue *q, const struct queue_options *o)
 {
     q->ops = o->ops ? o->ops : &fileops_system;
     q->lock_fd = -1;
+    q->writers_end = &q->writers;
     q->read_only = o->read_only;
     q->max_bytes = o->max_bytes;
     q->min_free_bytes = o->min_free_bytes;
     q->uncertain_wait_ms = o->uncertain_wait_ms;
+    q->uncertain_wait_urgent_ms = o->uncertain_wait_urgent_ms;
     q->now_ms = o->now_ms;
     q->wall_ms = o->wall_ms;
     names_init(&q->devices);
@@ -188,6 +190,7 @@ static void copy_info(const struct queue *q, const struct message *m, struct que
         .damaged = m->damaged,
         .large = m->large,
         .attempts = m->attempts,
+        .losses = m->losses,
         .recipients = m->recipients,
         .size = m->size,
         .arrived_ms = m->arrived_ms,
@@ -206,9 +209,10 @@ static void set_lease(struct queue *q, struct message *m, bool leased)
     spool_set(q, m, &to);
 }
 
-bool queue_pick(struct queue *q, uint32_t route, uint64_t now_ms, struct queue_info *out_info)
+bool queue_pick_from(struct queue *q, uint32_t route, enum lane lowest, uint64_t now_ms,
+                     struct queue_info *out_info)
 {
-    struct schedule_entry *entry = schedule_pick(q->schedule, route, now_ms);
+    struct schedule_entry *entry = schedule_pick_from(q->schedule, route, lowest, now_ms);
     if (!entry)
         return false;
     struct message *m = (struct message *)((char *)entry - offsetof(struct message, entry));
@@ -228,9 +232,20 @@ bool queue_lease(struct queue *q, uint64_t id, struct queue_info *out_info)
     return true;
 }
 
+bool queue_pick(struct queue *q, uint32_t route, uint64_t now_ms, struct queue_info *out_info)
+{
+    return queue_pick_from(q, route, LANE_BULK, now_ms, out_info);
+}
+
+uint64_t queue_next_due_from(const struct queue *q, uint32_t route, enum lane lowest,
+                             uint64_t now_ms)
+{
+    return schedule_next_due_from(q->schedule, route, lowest, now_ms);
+}
+
 uint64_t queue_next_due(const struct queue *q, uint32_t route, uint64_t now_ms)
 {
-    return schedule_next_due(q->schedule, route, now_ms);
+    return queue_next_due_from(q, route, LANE_BULK, now_ms);
 }
 
 size_t queue_waiting(const struct queue *q, uint32_t route)
@@ -284,7 +299,8 @@ static void settle_failed(struct queue *q, struct message *m, queue_done_fn *don
     struct message_change to = spool_change(m);
     to.state = m->damaged ? QUEUE_HELD : QUEUE_UNCERTAIN;
     spool_set(q, m, &to);
-    spool_schedule(q, m, q->now_ms + q->uncertain_wait_ms);
+    spool_count_loss(m);
+    spool_schedule(q, m, q->now_ms + spool_uncertain_wait(q, m));
     report_no_memory(done, ctx);
 }
 
@@ -303,6 +319,8 @@ static void settle_state(struct queue *q, struct message *m, const struct queue_
     to.state = m->damaged ? QUEUE_HELD : a->state;
     spool_set(q, m, &to);
     m->attempts += a->counts;
+    if (a->lost)
+        spool_count_loss(m);
     m->tried_ms = a->tried_ms;
     m->revived = false;
     if (envelope_encode_outcomes(a->envelope, &outcomes) &&
@@ -421,11 +439,42 @@ void queue_counts(const struct queue *q, struct queue_counts *out)
         .flushes = stats.flushes,
         .commits = q->commits,
         .segments = stats.segments,
+        .unmarked = q->unmarked,
+        .full = q->full[false],
+        .full_urgent = q->full[true],
         .failing = stats.failing,
+        .failure_errnum = stats.errnum,
     };
     memcpy(out->state, q->states, sizeof(out->state));
     memcpy(out->lane, q->lanes, sizeof(out->lane));
     memcpy(out->failure, journal_failure(q->journal), strlen(journal_failure(q->journal)) + 1);
+}
+
+void queue_stats(const struct queue *q, struct queue_stats *out)
+{
+    struct journal_stats stats;
+    journal_stats(q->journal, &stats);
+    *out = (struct queue_stats){
+        .segments = stats.segments,
+        .segment_size = q->segment_size,
+        .journal_bytes = stats.bytes,
+        .journal_living = q->living_journal,
+        .journal_written = stats.written,
+        .carried = q->carried,
+        .bodies = q->bodies,
+        .body_bytes = q->content_bytes,
+        .max_bytes = q->max_bytes,
+        .min_free_bytes = q->min_free_bytes,
+        .total_bytes = q->space_known ? q->total_bytes : 0,
+    };
+}
+
+static void watch_journal(struct queue *q)
+{
+    bool failing = *journal_failure(q->journal) != '\0';
+    if (failing && !q->failing)
+        q->failing_since = q->now_ms;
+    q->failing = failing;
 }
 
 void queue_tick(struct queue *q, uint64_t now_ms, uint64_t wall_ms)
@@ -435,5 +484,7 @@ void queue_tick(struct queue *q, uint64_t now_ms, uint64_t wall_ms)
     if (q->read_only)
         return;
     journal_tick(q->journal, now_ms, wall_ms);
+    watch_journal(q);
     upkeep_tick(q);
+    room_update(q, true);
 }

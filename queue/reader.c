@@ -1,24 +1,24 @@
 /*
  * Reading a message back: the part of queue.h from queue_reader_open() to queue_reader_close().
  *
- * A reader waits until nothing of its message is under way, so that it sees the newest outcomes.
- * Its segments are held only while the record is read: after that small mail is in memory and large
- * mail has a descriptor of its own.
+ * A reader waits for nothing: outcomes that are not durable yet it gets from memory. Its segments
+ * are held only while the record is read: after that small mail is in memory and large mail has a
+ * descriptor of its own.
  */
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "queue/spool.h"
 
-#define READER_RAW_MAX (SEGMENT_RECORD_HEADER + SEGMENT_HEAD_MAX + SEGMENT_BODY_MAX + SEGMENT_ALIGN)
+#define READER_UNREAD_MAX 5 /* attempts that could not read a message; then it is held */
+#define READER_RAW_MAX    (SEGMENT_RECORD_HEADER + SEGMENT_HEAD_MAX + SEGMENT_BODY_MAX + SEGMENT_ALIGN)
 
 struct queue_reader {
     struct queue *q;
     uint64_t id;
-    struct queue_reader *waiting_next;
     struct task *task;
-    bool parked; /* in q->waiting */
     bool closed;
     bool opening;
     queue_reader_fn *opened;
@@ -29,6 +29,9 @@ struct queue_reader {
     struct segfile_place message;
     struct segfile_place outcomes;
     bool has_outcomes;
+    bool has_newer; /* outcomes that are not durable yet */
+    struct bytes newer;
+    bool leased;
     bool large;
     bool revived;
     bool lenient; /* known to be damaged: read what can be read */
@@ -88,6 +91,12 @@ static bool read_message(struct queue_reader *r)
     return ok;
 }
 
+static bool apply_newer(struct queue_reader *r)
+{
+    return envelope_apply_outcomes(&r->envelope, r->newer.data, r->newer.len, &r->error) ||
+           tolerates(r);
+}
+
 static bool read_outcomes(struct queue_reader *r)
 {
     struct bytes raw;
@@ -112,7 +121,9 @@ static void revive(struct envelope *e)
 
 static void open_work(struct queue_reader *r)
 {
-    if (!read_message(r) || (r->has_outcomes && !read_outcomes(r)))
+    if (!read_message(r))
+        return;
+    if (r->has_newer ? !apply_newer(r) : r->has_outcomes && !read_outcomes(r))
         return;
     if (r->revived)
         revive(&r->envelope);
@@ -171,6 +182,7 @@ static void reader_free(struct queue_reader *r)
     task_free(r->task);
     envelope_done(&r->envelope);
     bytes_done(&r->small);
+    bytes_done(&r->newer);
     free(r->block);
     free(r);
 }
@@ -206,17 +218,27 @@ static void report_read(struct queue_reader *r)
         r->got(r->ctx, NULL, 0, &r->error);
 }
 
+/* What reads wrongly is damaged. What cannot be read may be read the next time; when that was hoped
+ * for in vain it is as good as damaged, and must not be tried for ever. */
+static void judge(struct queue_reader *r)
+{
+    struct message *m = r->error.kind != ERROR_NONE && !r->lenient ? spool_find(r->q, r->id) : NULL;
+    if (!m)
+        return;
+    bool unread = r->error.kind == ERROR_IO && r->error.errnum == EIO && r->leased;
+    if (unread && m->unread < READER_UNREAD_MAX)
+        m->unread++;
+    if (r->error.kind == ERROR_DAMAGED || (unread && m->unread == READER_UNREAD_MAX))
+        spool_mark_damaged(r->q, m);
+}
+
 static void reader_done(void *ctx)
 {
     struct queue_reader *r = ctx;
     bool opening = r->opening;
     r->opening = false;
     release_segments(r);
-    if (r->error.kind == ERROR_DAMAGED && !r->lenient) {
-        struct message *m = spool_find(r->q, r->id);
-        if (m)
-            spool_mark_damaged(r->q, m);
-    }
+    judge(r);
     if (r->closed)
         reader_free(r);
     else if (opening)
@@ -225,12 +247,24 @@ static void reader_done(void *ctx)
         report_read(r);
 }
 
-/* Copies what the worker needs, while nothing of the message is under way. */
+static bool take_newer(struct queue_reader *r, const struct message *m)
+{
+    const struct bytes *newer = spool_outcomes_under_way(m);
+    r->has_newer = newer != NULL;
+    return !newer || bytes_append(&r->newer, newer->data, newer->len) ||
+           error_set(&r->error, ERROR_NO_ROOM, "no memory to read a message");
+}
+
+/* Copies what the worker needs. */
 static void submit_open(struct queue_reader *r)
 {
     struct message *m = spool_find(r->q, r->id);
     if (!m) {
         error_set(&r->error, ERROR_MISSING, "no such message");
+        task_submit(r->task, EXECUTOR_CONTENT);
+        return;
+    }
+    if (!take_newer(r, m)) {
         task_submit(r->task, EXECUTOR_CONTENT);
         return;
     }
@@ -244,6 +278,7 @@ static void submit_open(struct queue_reader *r)
     for (int i = 0; i < 2; i++)
         if (r->held[i])
             journal_hold(r->held[i]);
+    r->leased = m->leased;
     r->large = m->large;
     r->revived = m->revived;
     r->lenient = m->damaged && !m->leased;
@@ -264,6 +299,7 @@ static struct queue_reader *reader_new(struct queue *q, uint64_t id)
     r->opening = true;
     envelope_init(&r->envelope);
     bytes_init(&r->small, QUEUE_SMALL_MAX);
+    bytes_init(&r->newer, SEGMENT_BODY_MAX);
     r->task = task_new(q->tasks, reader_work, reader_done, r);
     if (r->task)
         return r;
@@ -284,30 +320,7 @@ void queue_reader_open(struct queue *q, uint64_t id, queue_reader_fn *done, void
     r->opened = done;
     r->ctx = ctx;
     q->opened++;
-    const struct message *m = spool_find(q, id);
-    if (m && m->under_way > 0) {
-        r->parked = true;
-        r->waiting_next = q->waiting;
-        q->waiting = r;
-        return;
-    }
     submit_open(r);
-}
-
-void reader_wake(struct queue *q, uint64_t id)
-{
-    struct queue_reader **at = &q->waiting;
-    while (*at) {
-        struct queue_reader *r = *at;
-        const struct message *m = r->id == id ? spool_find(q, id) : NULL;
-        if (r->id != id || (m && m->under_way > 0)) {
-            at = &r->waiting_next;
-            continue;
-        }
-        *at = r->waiting_next;
-        r->parked = false;
-        submit_open(r);
-    }
 }
 
 void queue_read(struct queue_reader *r, queue_read_fn *done, void *ctx)

@@ -115,7 +115,7 @@ size_t record_encode_state(const struct record_state *s, uint8_t *out)
     out[0] = RECORD_VERSION;
     out[1] = s->state;
     out[2] = (uint8_t)((s->damaged ? STATE_DAMAGED : 0) | (s->revived ? STATE_REVIVED : 0));
-    out[3] = 0;
+    out[3] = s->losses;
     bytes_put32(out + 4, s->attempts);
     bytes_put64(out + 8, s->tried_ms);
     bytes_put64(out + 16, s->wait_ms);
@@ -132,6 +132,7 @@ bool record_decode_state(const void *head, size_t len, struct record_state *out)
         .state = p[1],
         .damaged = (p[2] & STATE_DAMAGED) != 0,
         .revived = (p[2] & STATE_REVIVED) != 0,
+        .losses = p[3],
         .attempts = bytes_get32(p + 4),
         .tried_ms = bytes_get64(p + 8),
         .wait_ms = bytes_get64(p + 16),

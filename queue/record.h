@@ -48,9 +48,10 @@ struct record_message {
 };
 
 struct record_state {
-    uint8_t state; /* enum queue_state */
-    bool damaged;  /* the message's bytes do not verify */
-    bool revived;  /* dead, then asked for again: recipients that failed are to be tried again */
+    uint8_t state;  /* enum queue_state */
+    bool damaged;   /* the message's bytes do not verify */
+    bool revived;   /* dead, then asked for again: recipients that failed are to be tried again */
+    uint8_t losses; /* attempts whose outcome was never known */
     uint32_t attempts;
     uint64_t tried_ms;
     uint64_t wait_ms;

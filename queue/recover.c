@@ -36,6 +36,29 @@ static bool header_from_start(const struct fileops *ops, int fd, uint64_t number
     return true;
 }
 
+/* With the first record gone as well, any other will do. */
+static bool header_from_any(const struct fileops *ops, int fd, uint64_t number,
+                            struct segment_header *out)
+{
+    struct window w;
+    struct segment_record r;
+    struct fileops_stat st = {.size = 0};
+    bool found = false;
+    if (ops->fstat(ops->ctx, fd, &st) < 0 || !window_init(&w, ops, fd, SCAN_WINDOW))
+        return false;
+    uint64_t size = st.size < SEGMENT_SIZE_MAX ? st.size : SEGMENT_SIZE_MAX;
+    for (uint64_t at = SEGMENT_BLOCK; !found && at + SEGMENT_RECORD_HEADER <= size;) {
+        const uint8_t *p = window_at(&w, at, SEGMENT_RECORD_HEADER);
+        uint64_t salt = p ? bytes_get64(p) : 0;
+        found = salt != 0 && segment_decode_record(p, salt, (uint32_t)at, &r);
+        if (found)
+            *out = (struct segment_header){.number = number, .salt = salt, .size = (uint32_t)size};
+        at = p || !w.errnum ? at + SEGMENT_ALIGN : (at / SEGMENT_BLOCK + 1) * SEGMENT_BLOCK;
+    }
+    window_done(&w);
+    return found;
+}
+
 bool recover_open(const struct fileops *ops, const char *path, uint64_t number, bool read_only,
                   struct recover_segment *out, int *out_fd, struct error *err)
 {
@@ -43,12 +66,15 @@ bool recover_open(const struct fileops *ops, const char *path, uint64_t number, 
     size_t len = 0;
     struct recover_segment s = {.header_ok = true};
     int fd = ops->open(ops->ctx, path, read_only ? O_RDONLY : O_RDWR, 0);
+    if (fd < 0 && errno == EROFS)
+        fd = ops->open(ops->ctx, path, O_RDONLY, 0);
     if (fd < 0)
         return error_errno(err, errno, "open %s", path);
     if (fileops_read_all(ops, fd, block, sizeof(block), 0, &len) < 0 || len < sizeof(block) ||
         !segment_decode_header(block, &s.header) || s.header.number != number)
         s.header_ok = false;
-    if (!s.header_ok && !header_from_start(ops, fd, number, &s.header)) {
+    if (!s.header_ok && !header_from_start(ops, fd, number, &s.header) &&
+        !header_from_any(ops, fd, number, &s.header)) {
         (void)ops->close(ops->ctx, fd);
         return error_set(err, ERROR_DAMAGED, "%s has no readable header", path);
     }
@@ -157,6 +183,12 @@ static bool read_footer(const struct fileops *ops, int fd, const struct recover_
            segment_decode_footer(p, &s->header, out);
 }
 
+static void forget_entries(struct recover_segment *s)
+{
+    s->entry_count = 0;
+    bytes_clear(&s->heads);
+}
+
 static bool read_index(const struct fileops *ops, int fd, const struct segment_footer *f,
                        struct recover_segment *s)
 {
@@ -166,10 +198,8 @@ static bool read_index(const struct fileops *ops, int fd, const struct segment_f
               len == f->index_len && bytes_crc(0, index, len) == f->index_crc &&
               parse_index(s, index, len, f->end);
     free(index);
-    if (!ok) {
-        s->entry_count = 0;
-        bytes_clear(&s->heads);
-    }
+    if (!ok)
+        forget_entries(s);
     return ok;
 }
 
@@ -294,6 +324,30 @@ static bool add_cut(struct recover_segment *s, uint32_t limit)
     return s->proven <= limit || add_gap(s, limit, s->proven - limit);
 }
 
+static void mark_torn(struct recover_segment *s)
+{
+    for (size_t i = 0; i < s->gap_count; i++)
+        s->gaps[i].torn = s->gaps[i].offset >= s->proven;
+}
+
+bool recover_search(const struct fileops *ops, int fd, const struct record_end *end,
+                    struct recover_segment *s, bool *out_index_ok, struct error *err)
+{
+    struct segment_footer f;
+    bool has_footer = read_footer(ops, fd, s, &f);
+    *out_index_ok = !has_footer || read_index(ops, fd, &f, s);
+    forget_entries(s);
+    s->ended = true;
+    uint32_t limit = scan_limit(ops, fd, s, end->end);
+    bool ok = scan_file(ops, fd, limit, end->end, s);
+    s->proven = end->proven;
+    s->end = end->end;
+    ok = ok && add_cut(s, limit);
+    mark_torn(s);
+    return ok ||
+           error_set(err, ERROR_NO_ROOM, "no memory to read segment %016" PRIx64, s->header.number);
+}
+
 bool recover_scan(const struct fileops *ops, int fd, const struct record_end *end,
                   struct recover_segment *s, struct error *err)
 {
@@ -315,8 +369,7 @@ bool recover_scan(const struct fileops *ops, int fd, const struct record_end *en
     } else if (ok && all_verified(s)) {
         s->proven = s->end;
     }
-    for (size_t i = 0; i < s->gap_count; i++)
-        s->gaps[i].torn = s->gaps[i].offset >= s->proven;
+    mark_torn(s);
     return ok ||
            error_set(err, ERROR_NO_ROOM, "no memory to read segment %016" PRIx64, s->header.number);
 }

@@ -42,7 +42,7 @@ struct recover_gap {
 
 struct recover_segment {
     struct segment_header header;
-    bool header_ok; /* else number and salt come from the file's name and first record */
+    bool header_ok; /* else number and salt come from the file's name and a record */
     bool sealed;    /* the index was used */
     bool ended;     /* proven and end come from a later segment */
     uint32_t proven;
@@ -56,8 +56,8 @@ struct recover_segment {
     size_t gap_cap;
 };
 
-/* Opens a segment and reads its header. ERROR_DAMAGED: neither header nor first record verify, so
- * nothing of it can be read. The descriptor belongs to the caller. */
+/* Opens a segment and reads its header. ERROR_DAMAGED: neither the header nor any record verifies.
+ * The descriptor belongs to the caller. */
 bool recover_open(const struct fileops *ops, const char *path, uint64_t number, bool read_only,
                   struct recover_segment *out, int *out_fd, struct error *err);
 /* What the segment's START record says of earlier ones: appends record_end's to out_ends, encoded.
@@ -67,6 +67,10 @@ bool recover_start(const struct fileops *ops, int fd, const struct recover_segme
 /* Reads the segment. `end` is what a later segment says of it, or NULL. False without memory. */
 bool recover_scan(const struct fileops *ops, int fd, const struct record_end *end,
                   struct recover_segment *s, struct error *err);
+/* The same, searching a sealed segment as well: every record of it is verified. What the index says
+ * is verified too; *out_index_ok is false when it should be there and does not verify. */
+bool recover_search(const struct fileops *ops, int fd, const struct record_end *end,
+                    struct recover_segment *s, bool *out_index_ok, struct error *err);
 void recover_done(struct recover_segment *s);
 
 /* Copies a stretch of a file to a new file, at most RECOVER_COPY_MAX octets; does nothing when the

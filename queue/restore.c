@@ -26,8 +26,9 @@ struct restore {
     struct queue_recovery found;
     struct numbers segments;
     struct numbers orphans;
-    struct numbers joined; /* groups of fragments that a joined message stands in for */
-    struct bytes ends;     /* record_end's of all STARTs */
+    struct numbers joined;   /* groups of fragments that a joined message stands in for */
+    struct bytes ends;       /* record_end's of all STARTs */
+    struct idtree strangers; /* known so far from a STATE or DOUBT only */
     uint64_t max_seq;
     uint64_t max_id;
     uint64_t id_limit; /* of the newest START or MARK */
@@ -83,6 +84,68 @@ static bool list_segments(struct restore *r, struct error *err)
     return true;
 }
 
+/* ---- strangers ------------------------------------------------------------------------------- */
+
+/* A STATE may be found before the MESSAGE: that was carried forward, its older copies went with
+ * their segments, and its STATE did not follow because power was lost. It counts all the same. */
+
+static struct message *find_stranger(const struct restore *r, uint64_t id)
+{
+    struct idtree_node *node = idtree_find(&r->strangers, id);
+    return node ? (struct message *)((char *)node - offsetof(struct message, node)) : NULL;
+}
+
+static struct message *meet(struct restore *r, uint64_t id, struct error *err)
+{
+    struct message *m = spool_find(r->q, id);
+    m = m ? m : find_stranger(r, id);
+    if (m)
+        return m;
+    m = calloc(1, sizeof(*m));
+    if (m)
+        idtree_insert(&r->strangers, &m->node, id);
+    else
+        error_set(err, ERROR_NO_ROOM, "no memory for the spool's messages");
+    return m;
+}
+
+static void forget_stranger(struct restore *r, struct message *m)
+{
+    idtree_remove(&r->strangers, &m->node);
+    spool_free_message(r->q, m);
+}
+
+/* Gives m, which is not yet counted, what is known from before. */
+static void take_over(struct restore *r, struct message *m, uint64_t id)
+{
+    struct message *from = find_stranger(r, id);
+    if (!from)
+        return;
+    m->bad_outcomes = from->bad_outcomes;
+    if (from->places[PLACE_STATE].segment) {
+        m->state = from->state;
+        m->damaged = from->damaged;
+        m->losses = from->losses;
+        m->attempts = from->attempts;
+        m->tried_ms = from->tried_ms;
+        m->revived = from->revived;
+        m->entry.due_ms = from->entry.due_ms;
+    }
+    for (int kind = 0; kind < PLACE_COUNT; kind++) {
+        const struct place *p = &from->places[kind];
+        if (p->segment)
+            spool_place(r->q, m, (enum place_kind)kind, p->segment, p->offset, p->span);
+    }
+    forget_stranger(r, from);
+}
+
+static void forget_strangers(struct restore *r)
+{
+    struct idtree_node *node;
+    while ((node = idtree_next(&r->strangers, 0)) != NULL)
+        forget_stranger(r, find_stranger(r, node->key));
+}
+
 /* ---- applying records ------------------------------------------------------------------------ */
 
 /* A fragment without a STATE waits from its arrival on. */
@@ -110,8 +173,9 @@ static bool apply_message(struct restore *r, const struct recover_entry *e, cons
         m = spool_message(q, &fields);
         if (!m)
             return error_set(err, ERROR_NO_ROOM, "no memory for the spool's messages");
-        spool_add(q, m, id);
         m->entry.due_ms = first_due(q, &fields);
+        take_over(r, m, id);
+        spool_add(q, m, id);
     }
     m->bad_message = fields.damaged || !e->body_ok;
     m->head_len = e->record.head_len;
@@ -121,25 +185,35 @@ static bool apply_message(struct restore *r, const struct recover_entry *e, cons
     return true;
 }
 
+static void set_state(struct restore *r, struct message *m, const struct record_state *s)
+{
+    if (spool_find(r->q, message_id(m))) {
+        struct message_change to = spool_change(m);
+        to.state = (enum queue_state)s->state;
+        to.damaged = s->damaged;
+        spool_set(r->q, m, &to);
+        return;
+    }
+    m->state = s->state; /* a stranger, not counted */
+    m->damaged = s->damaged;
+}
+
 static bool apply_state(struct restore *r, const struct recover_entry *e, const uint8_t *head,
                         struct error *err)
 {
-    (void)err;
     struct queue *q = r->q;
-    struct message *m = spool_find(q, e->record.id);
+    struct message *m = meet(r, e->record.id, err);
     struct record_state s;
-    if (!m) /* gone since, and its own record with it */
-        return true;
+    if (!m)
+        return false;
     uint32_t span = segment_span(e->record.head_len, e->record.body_len);
     if (!record_decode_state(head, e->record.head_len, &s)) {
         r->found.damaged++;
         m->bad_outcomes = true;
         return true;
     }
-    struct message_change to = spool_change(m);
-    to.state = (enum queue_state)s.state;
-    to.damaged = s.damaged;
-    spool_set(q, m, &to);
+    set_state(r, m, &s);
+    m->losses = s.losses;
     m->attempts = s.attempts;
     m->tried_ms = s.tried_ms;
     m->revived = s.revived;
@@ -157,12 +231,11 @@ static bool apply_doubt(struct restore *r, const struct recover_entry *e, const 
                         struct error *err)
 {
     (void)head;
-    (void)err;
-    struct message *m = spool_find(r->q, e->record.id);
+    struct message *m = meet(r, e->record.id, err);
     if (m)
         spool_place(r->q, m, PLACE_DOUBT, r->adopted, e->offset,
                     segment_span(e->record.head_len, e->record.body_len));
-    return true;
+    return m != NULL;
 }
 
 static bool apply_gone(struct restore *r, const struct recover_entry *e, const uint8_t *head,
@@ -174,6 +247,8 @@ static bool apply_gone(struct restore *r, const struct recover_entry *e, const u
     if (m) {
         spool_detach(r->q, m);
         spool_free_message(r->q, m);
+    } else if ((m = find_stranger(r, e->record.id)) != NULL) {
+        forget_stranger(r, m);
     }
     return true;
 }
@@ -286,19 +361,41 @@ static bool apply_segment(struct restore *r, struct error *err)
 }
 
 /* What was read may so far be in the page cache only, left by a process that was killed: it is made
- * durable before anything is built on it. */
-static bool sync_found(struct restore *r, const char *path, struct error *err)
+ * durable before anything is built on it. What cannot be is reported as damage; it is served, for
+ * as long as it can be read. */
+static void sync_found(struct restore *r)
 {
     const struct queue *q = r->q;
     if (q->read_only || r->segment->sealed || q->ops->fdatasync(q->ops->ctx, r->fd) == 0)
-        return true;
-    return error_errno(err, errno, "sync %s", path);
+        return;
+    r->found.damaged += errno != EROFS;
 }
 
 /* A daemon that runs beside a read-only opening removes segments in which nothing counts. */
 static bool vanished(const struct queue *q, const struct error *err)
 {
     return q->read_only && err->errnum == ENOENT;
+}
+
+/* A segment of which nothing can be read is moved out of the way for a person. Where that is not
+ * possible it stays, and is met again at the next start. */
+static void put_away(struct restore *r, uint64_t number)
+{
+    const struct queue *q = r->q;
+    char from[SEGFILE_PATH_MAX];
+    char to[SEGFILE_PATH_MAX];
+    r->found.damaged++;
+    segfile_path(q->journal_dir, number, from);
+    segfile_path(q->damaged_dir, number, to);
+    if (!q->read_only)
+        (void)q->ops->rename(q->ops->ctx, from, to);
+}
+
+/* Of a recycled file that lost its header, the first record found may be one of its former life.
+ * Those are older than what earlier segments hold. */
+static bool is_of_a_former_life(const struct restore *r, const struct recover_segment *s)
+{
+    return !s->header_ok && s->entry_count > 0 && s->entries[0].record.seq <= r->max_seq;
 }
 
 static bool read_segment(struct restore *r, uint64_t number, struct error *err)
@@ -311,27 +408,17 @@ static bool read_segment(struct restore *r, uint64_t number, struct error *err)
     if (!recover_open(q->ops, path, number, q->read_only, &s, &r->fd, err))
         return vanished(q, err);
     r->segment = &s;
-    bool ok = recover_scan(q->ops, r->fd, find_end(r, number, &end), &s, err) &&
-              sync_found(r, path, err) && apply_segment(r, err);
+    bool ok = recover_scan(q->ops, r->fd, find_end(r, number, &end), &s, err);
+    bool former = ok && is_of_a_former_life(r, &s);
+    if (ok && !former) {
+        sync_found(r);
+        ok = apply_segment(r, err);
+    }
     recover_done(&s);
     (void)q->ops->close(q->ops->ctx, r->fd);
+    if (former)
+        put_away(r, number);
     return ok;
-}
-
-/* A segment of which nothing can be read is moved out of the way for a person. */
-static bool put_away(struct restore *r, uint64_t number, struct error *err)
-{
-    const struct queue *q = r->q;
-    char from[SEGFILE_PATH_MAX];
-    char to[SEGFILE_PATH_MAX];
-    r->found.damaged++;
-    if (q->read_only)
-        return true;
-    segfile_path(q->journal_dir, number, from);
-    segfile_path(q->damaged_dir, number, to);
-    if (q->ops->rename(q->ops->ctx, from, to) < 0)
-        return error_errno(err, errno, "rename %s to %s", from, to);
-    return true;
 }
 
 /* First pass: what each segment says of the ones before it. */
@@ -346,8 +433,10 @@ static bool read_start(struct restore *r, uint64_t *number, struct error *err)
     if (!recover_open(q->ops, path, *number, q->read_only, &s, &fd, &why)) {
         uint64_t which = *number;
         *number = 0;
-        if (why.kind == ERROR_DAMAGED)
-            return put_away(r, which, err);
+        if (why.kind == ERROR_DAMAGED) {
+            put_away(r, which);
+            return true;
+        }
         *err = why;
         return vanished(q, &why);
     }
@@ -452,7 +541,8 @@ static void settle_message(struct restore *r, struct message *m)
     to.damaged = m->damaged || m->bad_message || missing || m->bad_outcomes;
     if (m->places[PLACE_DOUBT].segment) {
         to.state = QUEUE_UNCERTAIN;
-        m->entry.due_ms = q->now_ms + q->uncertain_wait_ms;
+        spool_count_loss(m);
+        m->entry.due_ms = q->now_ms + spool_uncertain_wait(q, m);
         r->found.uncertain++;
     }
     if (to.damaged)
@@ -474,7 +564,7 @@ static void record_uncertain(struct queue *q)
 {
     for (struct message *m = next_message(q, 0); m; m = next_message(q, message_id(m)))
         if (m->places[PLACE_DOUBT].segment)
-            (void)spool_write_state(q, m, q->uncertain_wait_ms, q->wall_ms, NULL, NULL, NULL);
+            (void)spool_write_state(q, m, spool_uncertain_wait(q, m), q->wall_ms, NULL, NULL, NULL);
 }
 
 static void start_journal(struct restore *r)
@@ -494,6 +584,7 @@ bool restore_messages(struct queue *q, struct queue_recovery *out, struct error 
     bytes_init(&r.ends, SEGMENT_SIZE_MAX);
     bool ok = list_segments(&r, err) && read_segments(&r, err) && drop_fragments(&r, err) &&
               read_bodies(&r, err);
+    forget_strangers(&r);
     if (ok) {
         remove_orphans(&r);
         settle_messages(&r);

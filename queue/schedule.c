@@ -510,11 +510,11 @@ static bool lane_promote(struct schedule_lane *l, uint64_t now_ms)
 }
 
 /* The lane whose turn it is; LANE_COUNT when nothing is due. */
-static size_t choose_lane(struct schedule_route *r, uint64_t now_ms)
+static size_t choose_lane(struct schedule_route *r, enum lane lowest, uint64_t now_ms)
 {
     size_t chosen = LANE_COUNT;
 
-    for (size_t i = 0; i < LANE_COUNT; i++) {
+    for (size_t i = 0; i <= (size_t)lowest; i++) {
         struct schedule_lane *l = &r->lanes[i];
 
         if (!lane_promote(l, now_ms))
@@ -526,16 +526,17 @@ static size_t choose_lane(struct schedule_route *r, uint64_t now_ms)
     return chosen;
 }
 
-static void count_passed(struct schedule_route *r, size_t chosen)
+static void count_passed(struct schedule_route *r, size_t chosen, enum lane lowest)
 {
     r->lanes[chosen].passed = 0;
-    for (size_t i = chosen + 1; i < LANE_COUNT; i++) {
+    for (size_t i = chosen + 1; i <= (size_t)lowest; i++) {
         if (r->lanes[i].ready.count > 0)
             r->lanes[i].passed++;
     }
 }
 
-struct schedule_entry *schedule_pick(struct schedule *s, uint32_t route, uint64_t now_ms)
+struct schedule_entry *schedule_pick_from(struct schedule *s, uint32_t route, enum lane lowest,
+                                          uint64_t now_ms)
 {
     struct schedule_group *g;
     struct schedule_entry *e;
@@ -543,10 +544,10 @@ struct schedule_entry *schedule_pick(struct schedule *s, uint32_t route, uint64_
 
     if (route >= s->route_count)
         return NULL;
-    lane = choose_lane(s->routes[route], now_ms);
+    lane = choose_lane(s->routes[route], lowest, now_ms);
     if (lane == LANE_COUNT)
         return NULL;
-    count_passed(s->routes[route], lane);
+    count_passed(s->routes[route], lane, lowest);
     g = s->routes[route]->lanes[lane].ready.items[0];
     e = head_of(g);
     g->served = ++s->turn;
@@ -554,13 +555,24 @@ struct schedule_entry *schedule_pick(struct schedule *s, uint32_t route, uint64_
     return e;
 }
 
+struct schedule_entry *schedule_pick(struct schedule *s, uint32_t route, uint64_t now_ms)
+{
+    return schedule_pick_from(s, route, LANE_BULK, now_ms);
+}
+
 uint64_t schedule_next_due(const struct schedule *s, uint32_t route, uint64_t now_ms)
+{
+    return schedule_next_due_from(s, route, LANE_BULK, now_ms);
+}
+
+uint64_t schedule_next_due_from(const struct schedule *s, uint32_t route, enum lane lowest,
+                                uint64_t now_ms)
 {
     uint64_t next = SCHEDULE_NEVER;
 
     if (route >= s->route_count)
         return SCHEDULE_NEVER;
-    for (size_t i = 0; i < LANE_COUNT; i++) {
+    for (size_t i = 0; i <= (size_t)lowest; i++) {
         const struct schedule_lane *l = &s->routes[route]->lanes[i];
 
         if (l->ready.count > 0)

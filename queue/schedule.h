@@ -56,9 +56,14 @@ void schedule_remove(struct schedule *s, struct schedule_entry *e);
 /* Takes the entry that should go next on this route, or NULL when none is due at now_ms, which must
  * never go back between calls. */
 struct schedule_entry *schedule_pick(struct schedule *s, uint32_t route, uint64_t now_ms);
+/* The same, but nothing of a lane below `lowest`. */
+struct schedule_entry *schedule_pick_from(struct schedule *s, uint32_t route, enum lane lowest,
+                                          uint64_t now_ms);
 /* When the route's next entry becomes due: SCHEDULE_NEVER when it is empty, at most now_ms when one
  * is due already. */
 uint64_t schedule_next_due(const struct schedule *s, uint32_t route, uint64_t now_ms);
+uint64_t schedule_next_due_from(const struct schedule *s, uint32_t route, enum lane lowest,
+                                uint64_t now_ms);
 size_t schedule_count(const struct schedule *s, uint32_t route, enum lane lane);
 
 #endif

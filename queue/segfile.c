@@ -12,7 +12,6 @@
 #define ZERO_CHUNK  65536u
 #define SEAL_WINDOW (128u * 1024u)
 #define SEAL_CHUNK  65536u
-#define READ_PIECE  4096u
 
 void segfile_name(uint64_t number, char out[SEGFILE_NAME_MAX])
 {
@@ -67,29 +66,68 @@ static int write_at(const struct fileops *ops, int fd, const void *data, size_t 
     return fileops_writev_all(ops, fd, &iov, 1, (off_t)offset);
 }
 
-static int fill_with_zeros(const struct fileops *ops, int fd, uint32_t size)
+static int fill_with_zeros(const struct fileops *ops, int fd, uint32_t at, uint32_t end)
 {
     static const uint8_t zeros[ZERO_CHUNK];
-    for (uint32_t at = 0; at < size;) {
-        uint32_t len = size - at < ZERO_CHUNK ? size - at : ZERO_CHUNK;
+    for (uint32_t start = at; at < end;) {
+        uint32_t len = end - at < ZERO_CHUNK ? end - at : ZERO_CHUNK;
         if (write_at(ops, fd, zeros, len, at) < 0)
             return -1;
         at += len;
+        if (at == end) /* so that little is left for the sync */
+            (void)ops->write_back(ops->ctx, fd, (off_t)start, (off_t)(end - start));
     }
     return 0;
 }
 
-/* A file of full size with blocks of its own: later syncs have no metadata to write. */
-static int fill_spare(const struct fileops *ops, int fd, uint32_t size)
+/* A file of full size with blocks of its own: later syncs have no metadata to write. What is there
+ * counts when it is as much as `filled`, or all; else it is some other file. */
+static int fill_spare(const struct fileops *ops, int fd, uint32_t filled, uint32_t end,
+                      uint32_t size)
 {
     struct fileops_stat st;
     if (ops->fstat(ops->ctx, fd, &st) < 0)
         return -1;
     if (st.size == size)
         return 0;
+    if (st.size == filled)
+        return fill_with_zeros(ops, fd, filled, end);
     if (ops->ftruncate(ops->ctx, fd, 0) < 0)
         return -1;
-    return fill_with_zeros(ops, fd, size);
+    return fill_with_zeros(ops, fd, 0, end);
+}
+
+/* A loss of power within a rename may leave both names, of which one is a segment: that file is
+ * left to the segment. */
+static int open_spare(const struct fileops *ops, const char *spare)
+{
+    struct fileops_stat st;
+    int fd = open_file(ops, spare, O_RDWR | O_CREAT);
+    if (fd < 0 || ops->fstat(ops->ctx, fd, &st) < 0 || st.links <= 1)
+        return fd;
+    (void)ops->close(ops->ctx, fd);
+    return ops->unlink(ops->ctx, spare) < 0 ? -1 : open_file(ops, spare, O_RDWR | O_CREAT);
+}
+
+/* On a full disk, what it took is given back. */
+static bool fill_failed(const struct fileops *ops, const char *spare, struct error *err)
+{
+    int saved = errno;
+    (void)ops->unlink(ops->ctx, spare);
+    return error_errno(err, saved, "fill %s", spare);
+}
+
+bool segfile_fill(const struct fileops *ops, const char *dir, uint32_t size, uint32_t filled,
+                  uint32_t end, struct error *err)
+{
+    char spare[SEGFILE_PATH_MAX];
+    spare_path(dir, spare);
+    int fd = open_spare(ops, spare);
+    if (fd < 0)
+        return error_errno(err, errno, "open %s", spare);
+    bool ok = fill_spare(ops, fd, filled, end, size) == 0 || fill_failed(ops, spare, err);
+    (void)ops->close(ops->ctx, fd);
+    return ok;
 }
 
 /* The block behind the header is cleared too, so that a new segment begins with no record of an
@@ -102,17 +140,15 @@ static int write_header(const struct fileops *ops, int fd, const struct segment_
 }
 
 static bool fill_and_name(const struct fileops *ops, const char *dir,
-                          const struct segment_header *h, int fd, struct error *err)
+                          const struct segment_header *h, uint32_t filled, int fd,
+                          struct error *err)
 {
     char path[SEGFILE_PATH_MAX];
     char spare[SEGFILE_PATH_MAX];
     segfile_path(dir, h->number, path);
     spare_path(dir, spare);
-    if (fill_spare(ops, fd, h->size) < 0) {
-        int saved = errno;
-        (void)ops->unlink(ops->ctx, spare); /* on a full disk, give back what it took */
-        return error_errno(err, saved, "fill %s", spare);
-    }
+    if (fill_spare(ops, fd, filled, h->size, h->size) < 0)
+        return fill_failed(ops, spare, err);
     if (write_header(ops, fd, h) < 0)
         return error_errno(err, errno, "write %s", spare);
     if (sync_file(ops, fd, true) < 0) {
@@ -128,14 +164,14 @@ static bool fill_and_name(const struct fileops *ops, const char *dir,
 }
 
 bool segfile_prepare(const struct fileops *ops, const char *dir, const struct segment_header *h,
-                     int *out_fd, struct error *err)
+                     uint32_t filled, int *out_fd, struct error *err)
 {
     char spare[SEGFILE_PATH_MAX];
     spare_path(dir, spare);
-    int fd = open_file(ops, spare, O_RDWR | O_CREAT);
+    int fd = open_spare(ops, spare);
     if (fd < 0)
         return error_errno(err, errno, "open %s", spare);
-    if (!fill_and_name(ops, dir, h, fd, err)) {
+    if (!fill_and_name(ops, dir, h, filled, fd, err)) {
         (void)ops->close(ops->ctx, fd);
         return false;
     }
@@ -241,26 +277,6 @@ bool segfile_remove(const struct fileops *ops, const char *dir, uint64_t number,
     return true;
 }
 
-/* Reads what can be read, piece by piece, with zeros for the rest. False when there was any. */
-static bool read_pieces(const struct fileops *ops, int fd, uint8_t *out, size_t len,
-                        uint64_t offset)
-{
-    bool all = true;
-    for (size_t at = 0; at < len;) {
-        size_t piece = READ_PIECE - (size_t)((offset + at) % READ_PIECE);
-        if (piece > len - at)
-            piece = len - at;
-        size_t got = 0;
-        if (fileops_read_all(ops, fd, out + at, piece, (off_t)(offset + at), &got) < 0) {
-            got = 0;
-            all = false;
-        }
-        memset(out + at + got, 0, piece - got);
-        at += piece;
-    }
-    return all;
-}
-
 static bool verify(const struct segfile_place *place, const uint8_t *raw,
                    struct segment_record *out)
 {
@@ -288,11 +304,10 @@ static bool read_raw(const struct fileops *ops, const char *path, const struct s
     bool ok = true;
     if (fileops_read_all(ops, fd, out, place->span, place->offset, &got) < 0) {
         int saved = errno;
-        ok = read_pieces(ops, fd, out, place->span, place->offset) ||
+        ok = fileops_read_pieces(ops, fd, out, place->span, place->offset, &got) == 0 ||
              error_errno(err, saved, "read %s at %" PRIu32, path, place->offset);
-    } else {
-        memset(out + got, 0, place->span - got);
     }
+    memset(out + got, 0, place->span - got);
     (void)ops->close(ops->ctx, fd);
     return ok;
 }

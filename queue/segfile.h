@@ -25,10 +25,14 @@ void segfile_name(uint64_t number, char out[SEGFILE_NAME_MAX]);
 bool segfile_parse_name(const char *name, uint64_t *out_number);
 void segfile_path(const char *dir, uint64_t number, char out[SEGFILE_PATH_MAX]);
 
+/* Fills the spare file with zeros from `filled`, where that ended the last time, up to `end`, and
+ * lets the kernel write them. One that is of full size already stays as it is. */
+bool segfile_fill(const struct fileops *ops, const char *dir, uint32_t size, uint32_t filled,
+                  uint32_t end, struct error *err);
 /* Makes an empty segment, durably: from the spare file when there is one of the right size, else
- * zero-filled. The descriptor belongs to the caller. */
+ * with what is missing from `filled` on filled with zeros. The descriptor belongs to the caller. */
 bool segfile_prepare(const struct fileops *ops, const char *dir, const struct segment_header *h,
-                     int *out_fd, struct error *err);
+                     uint32_t filled, int *out_fd, struct error *err);
 
 /* Writes index and footer behind the records, which end at `end`, and syncs. A failure leaves the
  * segment as good as it was, only unsealed. */

@@ -1,8 +1,11 @@
 #include "queue/spool.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "queue/backoff.h"
 
 _Static_assert(sizeof(struct message) <= 288, "with heap slot and allocator below 400 octets");
 
@@ -78,6 +81,7 @@ void spool_add(struct queue *q, struct message *m, uint64_t id)
     q->living_bytes += m->size;
     m->device->number += m->size;
     q->content_bytes += m->large ? m->size : 0;
+    q->bodies += m->large;
 }
 
 void spool_detach(struct queue *q, struct message *m)
@@ -91,6 +95,7 @@ void spool_detach(struct queue *q, struct message *m)
     q->living_bytes -= m->size;
     m->device->number -= m->size;
     q->content_bytes -= m->large ? m->size : 0;
+    q->bodies -= m->large;
 }
 
 void spool_free_message(struct queue *q, struct message *m)
@@ -116,6 +121,19 @@ void spool_set(struct queue *q, struct message *m, const struct message_change *
     m->leased = to->leased;
     m->damaged = to->damaged;
     count(q, m, 1);
+}
+
+void spool_count_loss(struct message *m)
+{
+    if (m->losses < UINT8_MAX)
+        m->losses++;
+}
+
+uint64_t spool_uncertain_wait(const struct queue *q, const struct message *m)
+{
+    bool urgent = m->lane == LANE_URGENT && q->uncertain_wait_urgent_ms != 0;
+
+    return backoff_loss(urgent ? q->uncertain_wait_urgent_ms : q->uncertain_wait_ms, m->losses);
 }
 
 void spool_schedule(struct queue *q, struct message *m, uint64_t due_ms)
@@ -215,6 +233,11 @@ struct append {
     uint64_t id;
 };
 
+const struct bytes *spool_outcomes_under_way(const struct message *m)
+{
+    return m->outcomes ? &m->outcomes->body : NULL;
+}
+
 static void append_free(struct append *a)
 {
     task_free(a->removal);
@@ -246,13 +269,18 @@ static void append_submit(struct append *a)
 static void append_end(struct append *a, const struct error *err)
 {
     struct message *m = a->m;
-    struct queue *q = a->q;
-    bool idle = --m->under_way == 0;
+    m->under_way--;
+    if (m->outcomes == a)
+        m->outcomes = NULL;
     if (a->done)
         a->done(a->ctx, err);
-    if (idle)
-        reader_wake(q, a->id);
     append_free(a);
+}
+
+static void set_unmarked(struct queue *q, struct message *m, bool unmarked)
+{
+    q->unmarked += unmarked - m->unmarked;
+    m->unmarked = unmarked;
 }
 
 static void state_done(struct journal_record *r, const struct error *err)
@@ -263,45 +291,88 @@ static void state_done(struct journal_record *r, const struct error *err)
         if (r->body[0].iov_len > 0)
             spool_place(a->q, a->m, PLACE_OUTCOMES, r->segment, r->offset, r->span);
         spool_unplace(a->q, a->m, PLACE_DOUBT);
+        if (!a->m->in_doubt)
+            set_unmarked(a->q, a->m, false);
     }
     append_end(a, err);
 }
 
-bool spool_write_state(struct queue *q, struct message *m, uint64_t wait_ms, uint64_t wall_ms,
-                       struct bytes *outcomes, queue_done_fn *done, void *ctx)
+static void fill_state(struct append *a, uint64_t wait_ms, uint64_t wall_ms, struct bytes *outcomes)
 {
-    struct append *a = append_new(q, m, SEGMENT_STATE, done, ctx);
-    if (!a)
-        return false;
+    const struct message *m = a->m;
     struct record_state head = {
         .state = m->state,
         .damaged = m->damaged,
         .revived = m->revived,
+        .losses = m->losses,
         .attempts = m->attempts,
         .tried_ms = m->tried_ms,
         .wait_ms = wait_ms,
         .wall_ms = wall_ms,
     };
     a->record.head_len = (uint16_t)record_encode_state(&head, journal_record_head(&a->record));
+    if (!outcomes || outcomes->len == 0)
+        return;
+    bytes_done(&a->body);
+    a->body = *outcomes;
+    bytes_init(outcomes, outcomes->max);
+    a->record.body[0] = (struct iovec){a->body.data, a->body.len};
+    a->m->outcomes = a;
+}
+
+/* Nobody but the disk has waited for the state before: the new one takes its place, so that a disk
+ * that fails for long costs no more memory than there are messages. */
+static bool replace_state(struct message *m, uint64_t wait_ms, uint64_t wall_ms,
+                          struct bytes *outcomes)
+{
+    struct append *a = m->outcomes;
+    if (!a || m->under_way != 1 || a->done || !journal_waits(&a->record))
+        return false;
+    fill_state(a, wait_ms, wall_ms, outcomes);
+    journal_amend(&a->record);
+    return true;
+}
+
+bool spool_write_state(struct queue *q, struct message *m, uint64_t wait_ms, uint64_t wall_ms,
+                       struct bytes *outcomes, queue_done_fn *done, void *ctx)
+{
+    if (!done && replace_state(m, wait_ms, wall_ms, outcomes))
+        return true;
+    struct append *a = append_new(q, m, SEGMENT_STATE, done, ctx);
+    if (!a)
+        return false;
+    fill_state(a, wait_ms, wall_ms, outcomes);
     a->record.keep = true;
     a->record.done = state_done;
-    if (outcomes) {
-        a->body = *outcomes;
-        bytes_init(outcomes, outcomes->max);
-        a->record.body[0] = (struct iovec){a->body.data, a->body.len};
-    }
     append_submit(a);
     return true;
+}
+
+bool spool_is_unwritable(const struct queue *q)
+{
+    struct journal_stats stats;
+    journal_stats(q->journal, &stats);
+    if (!stats.failing || stats.errnum == EROFS)
+        return stats.failing;
+    return q->failing && q->now_ms - q->failing_since >= QUEUE_HICCUP_MS;
+}
+
+static bool may_go_unmarked(const struct queue *q)
+{
+    return spool_is_unwritable(q) && q->unmarked < QUEUE_UNMARKED_MAX;
 }
 
 static void doubt_done(struct journal_record *r, const struct error *err)
 {
     struct append *a = (struct append *)r;
+    bool unmarked = err && may_go_unmarked(a->q);
     if (!err)
         spool_place(a->q, a->m, PLACE_DOUBT, r->segment, r->offset, r->span);
+    else if (unmarked)
+        set_unmarked(a->q, a->m, true);
     else
         a->m->in_doubt = false;
-    append_end(a, err);
+    append_end(a, unmarked ? NULL : err);
 }
 
 bool spool_write_doubt(struct queue *q, struct message *m, uint64_t wall_ms, queue_done_fn *done,
@@ -336,10 +407,10 @@ static void gone_done(struct journal_record *r, const struct error *err)
     struct message *m = a->m;
     struct task *removal = m->large && !err ? a->removal : NULL;
     assert(m->under_way == 1); /* nothing is appended behind a GONE */
+    set_unmarked(a->q, m, false);
     spool_free_message(a->q, m);
     if (a->done)
         a->done(a->ctx, err);
-    reader_wake(a->q, a->id);
     if (removal)
         task_submit(removal, EXECUTOR_CONTENT);
     else

@@ -41,6 +41,7 @@ struct message {
     struct name *device;      /* its number: octets of its mail and of its open writers */
     struct record_part *part; /* of a split mail; NULL for most */
     struct place places[PLACE_COUNT];
+    struct append *outcomes; /* the newest that are under way, or NULL */
     uint64_t size;
     uint64_t arrived_ms;
     uint64_t tried_ms;
@@ -52,20 +53,23 @@ struct message {
     uint16_t under_way; /* records appended and not yet durable */
     uint8_t state;      /* enum queue_state */
     uint8_t lane;
+    uint8_t unread; /* attempts that could not read it */
+    uint8_t losses; /* attempts whose outcome was never known */
     bool leased : 1;
     bool in_doubt : 1;
     bool damaged : 1;
     bool large : 1;
     bool revived : 1;
+    bool unmarked : 1;     /* sent without a durable mark of doubt; outcome not durable either */
     bool unscheduled : 1;  /* there was no memory to schedule it */
     bool has_content : 1;  /* recovery: its body was seen */
     bool bad_message : 1;  /* recovery: its newest copy does not verify */
     bool bad_outcomes : 1; /* recovery: its newest outcomes do not verify */
 };
 
+struct append;
 struct carry;
 struct queue_writer;
-struct queue_reader;
 
 struct queue {
     const struct fileops *ops;
@@ -84,6 +88,7 @@ struct queue {
     uint64_t max_bytes;
     uint64_t min_free_bytes;
     uint64_t uncertain_wait_ms;
+    uint64_t uncertain_wait_urgent_ms;
     uint64_t now_ms;
     uint64_t wall_ms;
     uint64_t states[QUEUE_GONE];
@@ -93,20 +98,32 @@ struct queue {
     uint64_t living_bytes;   /* mail data of living messages */
     uint64_t living_journal; /* octets of records that count */
     uint64_t content_bytes;  /* of body files */
-    uint64_t writer_bytes;   /* taken by writers that have not ended */
+    uint64_t bodies;
+    uint64_t writer_bytes; /* taken by writers that have not ended */
     uint64_t commits;
+    uint64_t carried;
     uint64_t unscheduled;
+    uint64_t unmarked;
+    bool failing; /* as the last tick saw it */
+    uint64_t failing_since;
+    bool full[2]; /* for mail that is not urgent, and that is */
     /* Free space: what was measured, less what was taken since. */
     struct task *space_task;
     struct fileops_space measured; /* the task's while it is under way */
     bool measured_ok;
     bool space_known;
     uint64_t free_bytes;
-    struct carry *carry;          /* a round under way, or NULL */
-    uint64_t carry_budget;        /* octets that may be carried forward before the next tick */
-    struct queue_writer *doomed;  /* failed large mail whose body waits to be removed */
-    struct queue_reader *waiting; /* readers of messages whose outcome is under way */
-    unsigned opened;              /* writers and readers, for our own bugs */
+    uint64_t total_bytes;
+    struct carry *carry;    /* a round under way, or NULL */
+    uint64_t carry_budget;  /* octets that may be carried forward before the next tick */
+    uint64_t carry_written; /* of the journal, at the last tick */
+    uint64_t stuck_segment; /* holds something that could not be read */
+    uint64_t stuck_since;
+    unsigned writing;             /* bodies being written */
+    struct queue_writer *writers; /* whose blocks wait for their turn, in that order */
+    struct queue_writer **writers_end;
+    struct queue_writer *doomed; /* failed large mail whose body waits to be removed */
+    unsigned opened;             /* writers and readers, for our own bugs */
 };
 
 /* ---- messages in memory ---------------------------------------------------------------------- */
@@ -134,6 +151,10 @@ struct message_change {
 };
 struct message_change spool_change(const struct message *m);
 void spool_set(struct queue *q, struct message *m, const struct message_change *to);
+/* One more attempt of the message was lost in doubt. */
+void spool_count_loss(struct message *m);
+/* How long it waits after the last one. */
+uint64_t spool_uncertain_wait(const struct queue *q, const struct message *m);
 /* Schedules a queued or uncertain message that is not leased; others leave the schedule. */
 void spool_schedule(struct queue *q, struct message *m, uint64_t due_ms);
 
@@ -157,8 +178,14 @@ struct segfile_place spool_place_value(const struct message *m, enum place_kind 
 
 /* ---- between the parts ----------------------------------------------------------------------- */
 
-/* Called when nothing of m is under way any more: readers that wait for that go on. */
-void reader_wake(struct queue *q, uint64_t id);
+/* The text of the newest outcomes that are not durable yet, or NULL. */
+const struct bytes *spool_outcomes_under_way(const struct message *m);
+/* Whether nothing has been written for so long that mail is sent without a mark of doubt. */
+bool spool_is_unwritable(const struct queue *q);
+/* Looks whether limits were reached; `leave`: and whether there is room again. */
+void room_update(struct queue *q, bool leave);
+/* Whether mail that is under way may grow. */
+bool room_to_grow(const struct queue *q, bool urgent, struct error *err);
 /* Removes the bodies of failed writers, or forgets them when the queue closes. */
 void writer_remove_doomed(struct queue *q, bool closing);
 /* Measures free space, blocking. False without memory. */

@@ -10,12 +10,13 @@
 static bool make_directory(struct queue *q, const char *path, bool *out_made, struct error *err)
 {
     *out_made = q->ops->mkdir(q->ops->ctx, path, 0700) == 0;
-    return *out_made || errno == EEXIST || error_errno(err, errno, "make directory %s", path);
+    return *out_made || errno == EEXIST || errno == EROFS ||
+           error_errno(err, errno, "make directory %s", path);
 }
 
 static bool sync_directory(struct queue *q, const char *path, struct error *err)
 {
-    return q->ops->sync_directory(q->ops->ctx, path) == 0 ||
+    return q->ops->sync_directory(q->ops->ctx, path) == 0 || errno == EROFS ||
            error_errno(err, errno, "sync directory %s", path);
 }
 
@@ -45,12 +46,22 @@ static bool make_directories(struct queue *q, struct error *err)
            make_directory(q, q->damaged_dir, &any, err) && sync_directory(q, q->dir, err);
 }
 
+/* What can only be read is no reason not to start: what waits is sent, new mail is refused. */
+static int open_or_read(const struct queue *q, const char *path)
+{
+    int fd = q->ops->open(q->ops->ctx, path, O_RDWR | O_CREAT, 0600);
+    return fd < 0 && errno == EROFS ? q->ops->open(q->ops->ctx, path, O_RDONLY, 0) : fd;
+}
+
 static bool lock(struct queue *q, struct error *err)
 {
     char path[SPOOL_PATH_MAX];
     if (snprintf(path, sizeof(path), "%s/lock", q->dir) >= (int)sizeof(path))
         return error_set(err, ERROR_INVALID, "%s: the path is too long", q->dir);
-    q->lock_fd = q->ops->open(q->ops->ctx, path, O_RDWR | O_CREAT, 0600);
+    q->lock_fd = open_or_read(q, path);
+    if (q->lock_fd < 0 && errno == ENOENT)
+        return error_set(err, ERROR_IO,
+                         "there is no spool in %s yet, and its file system is read-only", q->dir);
     if (q->lock_fd < 0)
         return error_errno(err, errno, "open %s", path);
     if (q->ops->lock(q->ops->ctx, q->lock_fd) == 0)
@@ -60,36 +71,64 @@ static bool lock(struct queue *q, struct error *err)
     return error_errno(err, errno, "lock %s", path);
 }
 
-static bool write_format(struct queue *q, int fd, const char *path, struct error *err)
+static bool fill_format(struct queue *q, const char *path, struct error *err)
 {
     struct iovec iov = {.iov_base = (void *)(uintptr_t)FORMAT_TEXT, .iov_len = strlen(FORMAT_TEXT)};
-    if (fileops_writev_all(q->ops, fd, &iov, 1, 0) < 0 || q->ops->fsync(q->ops->ctx, fd) < 0)
-        return error_errno(err, errno, "write %s", path);
+    int fd = q->ops->open(q->ops->ctx, path, O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (fd < 0)
+        return error_errno(err, errno, "create %s", path);
+    bool ok =
+        fileops_writev_all(q->ops, fd, &iov, 1, 0) == 0 && q->ops->fsync(q->ops->ctx, fd) == 0;
+    if (!ok)
+        error_errno(err, errno, "write %s", path);
+    (void)q->ops->close(q->ops->ctx, fd);
+    return ok;
+}
+
+/* Under another name first: a loss of power may leave a new file with its size and not its text,
+ * and that must not look like the format of another program. */
+static bool write_format(struct queue *q, const char *path, struct error *err)
+{
+    char temporary[SPOOL_PATH_MAX];
+    if (snprintf(temporary, sizeof(temporary), "%s.new", path) >= (int)sizeof(temporary))
+        return error_set(err, ERROR_INVALID, "%s: the path is too long", path);
+    if (q->ops->unlink(q->ops->ctx, temporary) < 0 && errno != ENOENT)
+        return error_errno(err, errno, "remove %s", temporary);
+    if (!fill_format(q, temporary, err))
+        return false;
+    if (q->ops->rename(q->ops->ctx, temporary, path) < 0)
+        return error_errno(err, errno, "rename %s to %s", temporary, path);
     return sync_directory(q, q->dir, err);
 }
 
-/* A format file that was cut short while it was first written is written again. */
+/* The format file's text, at most cap octets. One that is missing is as good as an empty one. */
+static bool read_format(struct queue *q, const char *path, char *text, size_t cap, size_t *out_len,
+                        struct error *err)
+{
+    *out_len = 0;
+    int fd = q->ops->open(q->ops->ctx, path, O_RDONLY, 0);
+    if (fd < 0)
+        return (errno == ENOENT && !q->read_only) || error_errno(err, errno, "open %s", path);
+    bool ok = fileops_read_all(q->ops, fd, text, cap, 0, out_len) == 0 ||
+              error_errno(err, errno, "read %s", path);
+    (void)q->ops->close(q->ops->ctx, fd);
+    return ok;
+}
+
 static bool check_format(struct queue *q, struct error *err)
 {
     char path[SPOOL_PATH_MAX];
     char text[sizeof(FORMAT_TEXT) + 1];
-    size_t len = 0;
+    size_t len;
+    size_t want = strlen(FORMAT_TEXT);
     if (snprintf(path, sizeof(path), "%s/format", q->dir) >= (int)sizeof(path))
         return error_set(err, ERROR_INVALID, "%s: the path is too long", q->dir);
-    int fd = q->ops->open(q->ops->ctx, path, q->read_only ? O_RDONLY : O_RDWR | O_CREAT, 0600);
-    if (fd < 0)
-        return error_errno(err, errno, "open %s", path);
-    bool ok = true;
-    size_t want = strlen(FORMAT_TEXT);
-    if (fileops_read_all(q->ops, fd, text, sizeof(text), 0, &len) < 0)
-        ok = error_errno(err, errno, "read %s", path);
-    else if (len > want || memcmp(text, FORMAT_TEXT, len) != 0)
-        ok =
-            error_set(err, ERROR_INVALID, "%s: this program does not know that spool format", path);
-    else if (len < want && !q->read_only)
-        ok = write_format(q, fd, path, err);
-    (void)q->ops->close(q->ops->ctx, fd);
-    return ok;
+    if (!read_format(q, path, text, sizeof(text), &len, err))
+        return false;
+    if (len > want || memcmp(text, FORMAT_TEXT, len) != 0)
+        return error_set(err, ERROR_INVALID, "%s: this program does not know that spool format",
+                         path);
+    return len == want || q->read_only || write_format(q, path, err);
 }
 
 bool spooldir_lock(struct queue *q, struct error *err)

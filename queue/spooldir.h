@@ -9,7 +9,8 @@
 #include "queue/spool.h"
 
 /* Makes the directories and the format file when they are missing, durably, locks, and checks the
- * format. Of a read-only queue only the format is checked. */
+ * format. On a read-only file system, where all that must be there already, it is only locked and
+ * checked; of a read-only queue only the format is checked. */
 bool spooldir_lock(struct queue *q, struct error *err);
 
 #endif

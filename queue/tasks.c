@@ -172,6 +172,21 @@ void task_submit(struct task *task, enum executor_lane lane)
     t->executor.submit(t->executor.ctx, lane, &task->job);
 }
 
+bool task_submit_soon(struct task *task)
+{
+    struct tasks *t = task->owner;
+    if (t->inlined || !t->executor.soon)
+        return false;
+    assert(!task->under_way);
+    task->under_way = true;
+    task->unworked = false;
+    list_add(t, task);
+    task->held = true;
+    t->held++;
+    t->executor.soon(t->executor.ctx, &task->job);
+    return true;
+}
+
 bool task_under_way(const struct task *task)
 {
     return task->under_way;

@@ -35,6 +35,9 @@ void tasks_free(struct tasks *t);
 /* NULL without memory. work may be NULL: then only done() is delivered. */
 struct task *task_new(struct tasks *t, task_fn *work, task_fn *done, void *ctx);
 void task_submit(struct task *task, enum executor_lane lane);
+/* Delivers done(), without work(), when what is ready now has been dealt with. False, and nothing
+ * is submitted, where that is at once. */
+bool task_submit_soon(struct task *task);
 bool task_under_way(const struct task *task); /* submitted, done() not begun */
 /* Not while it is under way. Accepts NULL. */
 void task_free(struct task *task);

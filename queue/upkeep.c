@@ -4,10 +4,11 @@
  *
  * Stragglers are carried when the journal takes more than twice what lives in it and a few segments
  * besides. Their records are read and verified on a worker and appended again, MESSAGE before
- * STATE. A message is passed over while it is leased or anything of it is under way, also when that
- * began during the read: what was read may then be old. What does not verify is carried too, marked
- * as damaged; else one bad record would keep every later segment from being removed. What cannot be
- * read at all waits where it is.
+ * STATE. A message is passed over while it is in doubt or anything of it is under way, also when
+ * that began during the read: what was read may then be old. (One that is merely leased is carried:
+ * a slow line may take hours for it.) What does not verify is carried too, marked as damaged; else
+ * one bad record would keep every later segment from being removed. What cannot be read may be read
+ * the next time; after a while it is treated as damaged for the same reason.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #define CARRY_BYTES    (1024u * 1024u)      /* of one round */
 #define CARRY_TICK     (8u * 1024u * 1024u) /* from one tick to the next */
 #define CARRY_SLACK    4                    /* segments */
+#define CARRY_PATIENCE 60000                /* ms for what cannot be read */
 #define CARRY_RAW_MAX  (SEGMENT_RECORD_HEADER + SEGMENT_HEAD_MAX + SEGMENT_BODY_MAX + SEGMENT_ALIGN)
 
 /* A record that was read to be written again. */
@@ -69,6 +71,7 @@ static void space_done(void *ctx)
     struct queue *q = ctx;
     q->space_known = q->measured_ok;
     q->free_bytes = q->measured_ok ? q->measured.free_bytes : 0;
+    q->total_bytes = q->measured.total_bytes;
 }
 
 /* ---- reading, on the worker ------------------------------------------------------------------ */
@@ -100,10 +103,9 @@ static void carried_done(struct journal_record *r, const struct error *err)
     a->m->under_way--;
     if (!err) {
         a->m->head_len = r->head_len;
+        q->carried++;
         spool_place(q, a->m, PLACE_MESSAGE, r->segment, r->offset, r->span);
     }
-    if (a->m->under_way == 0)
-        reader_wake(q, a->id);
     bytes_done(&a->raw);
     free(a);
 }
@@ -181,16 +183,27 @@ static bool same_place(const struct message *m, enum place_kind kind,
            p->offset == from->place.offset;
 }
 
-/* What cannot be read just now may be read later, and is not replaced by less. */
-static bool usable(const struct message *m, const struct carry_record *r)
+/* What cannot be read just now may be read later, and is not replaced by less until its time is
+ * over. */
+static bool usable(const struct queue *q, const struct message *m, const struct carry_record *r)
 {
+    bool over = q->stuck_segment == r->place.number && q->stuck_since != 0 &&
+                q->now_ms - q->stuck_since >= CARRY_PATIENCE;
     return r->ok || r->failure == ERROR_DAMAGED ||
-           (r->failure == ERROR_IO && m->damaged && r->raw.len == r->place.span);
+           (r->failure == ERROR_IO && (m->damaged || over) && r->raw.len == r->place.span);
+}
+
+static void note_stuck(struct queue *q, const struct carry_record *r)
+{
+    if (r->failure != ERROR_IO || r->ok || q->stuck_segment == r->place.number)
+        return;
+    q->stuck_segment = r->place.number;
+    q->stuck_since = q->now_ms;
 }
 
 static bool at_rest(const struct message *m)
 {
-    return !m->leased && m->under_way == 0 && !m->places[PLACE_DOUBT].segment;
+    return m->under_way == 0 && !m->in_doubt && !m->places[PLACE_DOUBT].segment;
 }
 
 /* Whether what was read is still what counts. */
@@ -205,8 +218,13 @@ static bool current(const struct message *m, const struct carry_item *item)
 static bool carry_item(struct queue *q, struct carry_item *item)
 {
     struct message *m = spool_find(q, item->id);
-    if (!m || !current(m, item) || !usable(m, &item->message) ||
-        (item->has_outcomes && !usable(m, &item->outcomes)) || !append_copy(q, m, &item->message))
+    if (!m || !current(m, item))
+        return false;
+    note_stuck(q, &item->message);
+    if (item->has_outcomes)
+        note_stuck(q, &item->outcomes);
+    if (!usable(q, m, &item->message) || (item->has_outcomes && !usable(q, m, &item->outcomes)) ||
+        !append_copy(q, m, &item->message))
         return false;
     if (m->places[PLACE_STATE].segment)
         append_state(q, m, item);
@@ -316,6 +334,17 @@ static void reschedule(struct queue *q)
     }
 }
 
+/* As much as came in since the last tick may be carried on top, so that no rate of arrival outruns
+ * it. */
+static uint64_t written_since(struct queue *q)
+{
+    struct journal_stats stats;
+    journal_stats(q->journal, &stats);
+    uint64_t since = stats.written - q->carry_written;
+    q->carry_written = stats.written;
+    return since;
+}
+
 void upkeep_tick(struct queue *q)
 {
     if (!task_under_way(q->space_task))
@@ -324,6 +353,6 @@ void upkeep_tick(struct queue *q)
         reschedule(q);
     if (!*journal_failure(q->journal))
         writer_remove_doomed(q, false);
-    q->carry_budget = CARRY_TICK;
+    q->carry_budget = CARRY_TICK + written_since(q);
     carry_begin(q);
 }

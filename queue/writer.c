@@ -2,8 +2,9 @@
  * Accepting: the part of queue.h from queue_begin() to queue_abort().
  *
  * Mail up to QUEUE_SMALL_MAX is gathered in memory and becomes part of its MESSAGE record. Larger
- * mail goes to its body file block by block, one task at a time. At the commit the body is made
- * durable first, then the record; only the record's done() reports success.
+ * mail goes to its body file block by block, one task at a time, and only a few bodies at a time.
+ * At the commit the body is made durable first, then the record; only the record's done() reports
+ * success.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -11,8 +12,10 @@
 
 #include "queue/spool.h"
 
-#define WRITER_BLOCKS_FULL 1  /* under way or waiting: the caller should stop */
-#define WRITER_BLOCKS_MAX  16 /* the caller did not stop */
+#define WRITER_BLOCKS_FULL 1 /* under way or waiting: the caller should stop */
+/* Bodies being written at a time. A slow disk keeps them all waiting, but not those who read. */
+#define WRITERS_AT_ONCE   4
+#define WRITER_BLOCKS_MAX 16 /* the caller did not stop */
 
 _Static_assert(QUEUE_SMALL_MAX <= CONTENT_BLOCK, "small mail fits the first block");
 _Static_assert(QUEUE_BLOCK == CONTENT_BLOCK, "one block is read at a time");
@@ -32,7 +35,9 @@ struct queue_writer {
     void (*on_drain)(void *ctx);
     void *ctx;
     enum writer_end end;
+    bool urgent;
     bool large;
+    bool queued;  /* its blocks wait for their turn */
     bool waiting; /* QUEUE_FLOW_FULL was said */
     bool failed;
     struct error error;
@@ -56,7 +61,7 @@ struct queue_writer {
     uint64_t now_ms;
     queue_commit_fn *done;
     void *done_ctx;
-    struct queue_writer *doomed_next;
+    struct queue_writer *next; /* of those that are queued, or doomed */
 };
 
 /* ---- the body, on the worker ----------------------------------------------------------------- */
@@ -149,13 +154,47 @@ static void fail(struct queue_writer *w, const struct error *err)
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
+static bool is_busy(const struct queue_writer *w)
+{
+    return w->queued || task_under_way(w->task);
+}
+
+static void begin_writing(struct queue *q)
+{
+    while (q->writing < WRITERS_AT_ONCE && q->writers) {
+        struct queue_writer *w = q->writers;
+        q->writers = w->next;
+        if (!q->writers)
+            q->writers_end = &q->writers;
+        w->queued = false;
+        q->writing++;
+        task_submit(w->task, EXECUTOR_CONTENT);
+    }
+}
+
 static void submit_blocks(struct queue_writer *w, bool finish)
 {
+    struct queue *q = w->q;
     w->writing = w->ready;
     w->ready = NULL;
     w->ready_end = &w->ready;
     w->finish = finish;
-    task_submit(w->task, EXECUTOR_CONTENT);
+    w->queued = true;
+    w->next = NULL;
+    *q->writers_end = w;
+    q->writers_end = &w->next;
+    begin_writing(q);
+}
+
+static void leave_queue(struct queue_writer *w)
+{
+    struct queue_writer **at = &w->q->writers;
+    while (*at != w)
+        at = &(*at)->next;
+    *at = w->next;
+    if (!*at)
+        w->q->writers_end = at;
+    w->queued = false;
 }
 
 static void push_block(struct queue_writer *w)
@@ -205,44 +244,6 @@ static bool fill(struct queue_writer *w, const uint8_t *data, size_t len, struct
 
 /* ---- begin and append ------------------------------------------------------------------------ */
 
-static bool refuse_full(const struct queue *q, struct error *err)
-{
-    char max[QUEUE_SIZE_TEXT];
-    queue_size_text(q->max_bytes, max);
-    return error_set(err, ERROR_NO_ROOM,
-                     "the waiting mail has reached spool_max (%s): let mail leave, or raise "
-                     "spool_max in [relay]",
-                     max);
-}
-
-static bool refuse_short_of_disk(const struct queue *q, struct error *err)
-{
-    char is_free[QUEUE_SIZE_TEXT];
-    char min[QUEUE_SIZE_TEXT];
-    queue_size_text(q->free_bytes, is_free);
-    queue_size_text(q->min_free_bytes, min);
-    return error_set(err, ERROR_NO_ROOM,
-                     "the disk has only %s free and spool_min_free asks for %s: free disk space, "
-                     "or lower spool_min_free in [relay]",
-                     is_free, min);
-}
-
-bool queue_has_room(struct queue *q, uint64_t size, struct error *err)
-{
-    if (q->read_only)
-        return error_set(err, ERROR_INVALID, "the spool is open for reading only");
-    if (*journal_failure(q->journal))
-        return error_set(err, ERROR_IO, "the spool cannot be written: %s",
-                         journal_failure(q->journal));
-    uint64_t taken = q->living_bytes + q->writer_bytes;
-    if (q->max_bytes > 0 && (taken > q->max_bytes || size > q->max_bytes - taken))
-        return refuse_full(q, err);
-    if (q->space_known &&
-        (q->free_bytes < q->min_free_bytes || q->free_bytes - q->min_free_bytes < size))
-        return refuse_short_of_disk(q, err);
-    return true;
-}
-
 static bool share_has_room(const struct queue_writer *w, uint64_t size, struct error *err)
 {
     char max[QUEUE_SIZE_TEXT];
@@ -267,10 +268,10 @@ bool queue_writer_share(struct queue_writer *w, const char *device, uint64_t max
     return share_has_room(w, size, err);
 }
 
-struct queue_writer *queue_begin(struct queue *q, void (*on_drain)(void *ctx), void *ctx,
-                                 struct error *err)
+struct queue_writer *queue_begin(struct queue *q, enum lane lane, void (*on_drain)(void *ctx),
+                                 void *ctx, struct error *err)
 {
-    if (!queue_has_room(q, 0, err))
+    if (!queue_has_room(q, lane, 0, err))
         return NULL;
     struct queue_writer *w = writer_new(q);
     if (!w) {
@@ -282,6 +283,7 @@ struct queue_writer *queue_begin(struct queue *q, void (*on_drain)(void *ctx), v
         writer_free(w);
         return NULL;
     }
+    w->urgent = lane == LANE_URGENT;
     w->on_drain = on_drain;
     w->ctx = ctx;
     q->opened++;
@@ -329,7 +331,8 @@ static bool take(struct queue_writer *w, const void *data, size_t len, struct er
 enum queue_flow queue_append(struct queue_writer *w, const void *data, size_t len,
                              struct error *err)
 {
-    if (!w->failed && (!share_has_room(w, len, &w->error) || !take(w, data, len, &w->error)))
+    if (!w->failed && !(share_has_room(w, len, &w->error) &&
+                        room_to_grow(w->q, w->urgent, &w->error) && take(w, data, len, &w->error)))
         w->failed = true;
     if (w->failed) {
         if (err)
@@ -337,7 +340,7 @@ enum queue_flow queue_append(struct queue_writer *w, const void *data, size_t le
         return QUEUE_FLOW_ERROR;
     }
     charge(w, len);
-    if (w->ready && !task_under_way(w->task))
+    if (w->ready && !is_busy(w))
         submit_blocks(w, false);
     w->waiting = w->blocks >= WRITER_BLOCKS_FULL;
     return w->waiting ? QUEUE_FLOW_FULL : QUEUE_FLOW_OK;
@@ -381,7 +384,7 @@ static void message_done(struct journal_record *r, const struct error *err)
     /* The record may have reached the disk all the same. Its body goes when the next segment has
      * declared it void, so that no crash finds the record without the body. */
     w->end = WRITER_DOOMED;
-    w->doomed_next = w->q->doomed;
+    w->next = w->q->doomed;
     w->q->doomed = w;
 }
 
@@ -471,7 +474,7 @@ void queue_commit(struct queue_writer *w, const struct envelope *e, uint64_t now
         fail(w, &err);
     if (w->filling)
         push_block(w);
-    if (!task_under_way(w->task))
+    if (!is_busy(w))
         commit_step(w);
 }
 
@@ -484,6 +487,8 @@ void queue_abort(struct queue_writer *w)
     disown(w);
     if (task_under_way(w->task))
         return;
+    if (w->queued)
+        leave_queue(w);
     if (w->created)
         remove_body(w);
     else
@@ -520,6 +525,8 @@ static void writer_done(void *ctx)
         end_removal(w);
         return;
     }
+    struct queue *q = w->q;
+    q->writing--;
     if (w->work_failed)
         fail(w, &w->work_error);
     if (w->end == WRITER_ABORT)
@@ -528,13 +535,14 @@ static void writer_done(void *ctx)
         commit_step(w);
     else
         go_on(w);
+    begin_writing(q);
 }
 
 void writer_remove_doomed(struct queue *q, bool closing)
 {
     while (q->doomed) {
         struct queue_writer *w = q->doomed;
-        q->doomed = w->doomed_next;
+        q->doomed = w->next;
         if (closing)
             writer_free(w); /* the next start finds an orphan */
         else

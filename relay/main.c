@@ -13,6 +13,9 @@
 #include <event2/event.h>
 
 #include "relay/admin/api.h"
+#include "relay/admin/history.h"
+#include "relay/admin/notify.h"
+#include "relay/admin/reports.h"
 #include "relay/base/clock.h"
 #include "relay/base/config.h"
 #include "relay/base/dns.h"
@@ -27,6 +30,7 @@
 #include "relay/signin/sasl.h"
 #include "relay/signin/sasl_server.h"
 #include "relay/submit/dispatch.h"
+#include "relay/submit/replies.h"
 #include "relay/version.h"
 
 #define TICK_SECONDS  1
@@ -35,6 +39,7 @@
 struct options {
     const char *config_file;
     bool test_clock;
+    uint64_t clock_ms; /* how far the test clock is moved at the start */
     bool timestamps;
 };
 
@@ -53,6 +58,10 @@ struct relay {
     struct join *join;
     struct logins *logins;
     struct registry *registry;
+    struct replies *replies;
+    struct history *history;
+    struct notify *notify;
+    struct reports *reports;
     struct api *api;
     struct event *tick;
     struct event *sigterm;
@@ -62,24 +71,51 @@ struct relay {
     unsigned parts_stopped;
     bool stopping;
     bool queue_failing;
+    unsigned queue_full; /* 1: but for urgent mail; 2 */
 };
 
 /* ---- running --------------------------------------------------------------------------------- */
 
 /* Tells once when the spool begins to fail and once when it is well again. */
+static void watch_failure(struct relay *r, const struct queue_counts *counts)
+{
+    if (counts->failing == r->queue_failing)
+        return;
+    r->queue_failing = counts->failing;
+    if (counts->failing)
+        notify_spool_failing(r->notify, counts->failure);
+    if (counts->failing)
+        log_event(LOG_LEVEL_ERROR, "spool-failing", LOG_STR("reason", counts->failure),
+                  LOG_STR("effect", "mail is refused with 451 until the spool can be written; what "
+                                    "waits is sent, and its outcomes are remembered until then"),
+                  LOG_END);
+    else
+        log_event(LOG_LEVEL_INFO, "spool-recovered", LOG_END);
+}
+
+/* The same for its limits. */
+static void watch_room(struct relay *r, const struct queue_counts *counts)
+{
+    static const char *const refused[] = {"none", "normal and bulk", "all"};
+    struct error err = ERROR_INIT;
+    unsigned full = counts->full_urgent ? 2 : counts->full ? 1 : 0;
+    bool more = full > r->queue_full;
+    if (full == r->queue_full)
+        return;
+    r->queue_full = full;
+    if (more && !queue_has_room(r->queue, full == 2 ? LANE_URGENT : LANE_NORMAL, 0, &err))
+        log_event(LOG_LEVEL_WARN, "spool-full", LOG_STR("refused", refused[full]),
+                  LOG_STR("reason", err.text), LOG_END);
+    else
+        log_event(LOG_LEVEL_INFO, "spool-has-room", LOG_STR("refused", refused[full]), LOG_END);
+}
+
 static void watch_queue(struct relay *r)
 {
     struct queue_counts counts;
     queue_counts(r->queue, &counts);
-    if (counts.failing == r->queue_failing)
-        return;
-    r->queue_failing = counts.failing;
-    if (counts.failing)
-        log_event(LOG_LEVEL_ERROR, "spool-failing", LOG_STR("reason", counts.failure),
-                  LOG_STR("effect", "mail is refused with 451 until the spool can be written"),
-                  LOG_END);
-    else
-        log_event(LOG_LEVEL_INFO, "spool-recovered", LOG_END);
+    watch_failure(r, &counts);
+    watch_room(r, &counts);
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *ctx)
@@ -91,6 +127,8 @@ static void on_tick(evutil_socket_t fd, short what, void *ctx)
     watch_queue(r);
     join_tick(r->join);
     registry_tick(r->registry, clock_now_ms(&r->clock), clock_wall_ms(&r->clock));
+    reports_tick(r->reports);
+    notify_tick(r->notify);
     dispatch_wake(r->dispatch);
 }
 
@@ -98,6 +136,13 @@ static void on_queued(void *ctx)
 {
     struct relay *r = ctx;
     dispatch_wake(r->dispatch);
+}
+
+static void on_settled(void *ctx, uint64_t id, enum queue_state state, size_t failed,
+                       const char *device, const char *reason)
+{
+    struct relay *r = ctx;
+    reports_settled(r->reports, id, state, failed, device, reason);
 }
 
 static uint64_t route_max_size(void *ctx, const char *route)
@@ -159,12 +204,27 @@ static void on_hangup(evutil_socket_t signo, short what, void *ctx)
         LOG_END);
 }
 
+/* What is forgotten with this process. */
+static void tell_unmarked(const struct relay *r)
+{
+    struct queue_counts counts;
+    if (r->queue == NULL)
+        return;
+    queue_counts(r->queue, &counts);
+    if (counts.unmarked > 0)
+        log_event(LOG_LEVEL_WARN, "outcomes-unwritten", LOG_U64("messages", counts.unmarked),
+                  LOG_STR("effect", "they were sent while the spool could not be written; unless "
+                                    "that has just changed they are sent again"),
+                  LOG_END);
+}
+
 /* Order matters: first nothing new can begin, then what the disk still owes is delivered, then the
  * parts go, and the queue last, because they hold writers and readers of it. Sessions that are cut
  * have something to tell the registry. */
 static void relay_close(struct relay *r)
 {
     api_free(r->api);
+    reports_stop(r->reports);
     join_stop(r->join);
     if (r->work != NULL)
         work_drain(r->work);
@@ -172,7 +232,12 @@ static void relay_close(struct relay *r)
     join_free(r->join);
     logins_free(r->logins);
     registry_close(r->registry);
+    reports_free(r->reports);
+    notify_free(r->notify);
     dispatch_free(r->dispatch);
+    history_close(r->history, clock_now_ms(&r->clock));
+    replies_free(r->replies);
+    tell_unmarked(r);
     queue_close(r->queue);
     dns_free(r->dns);
     stream_loop_free(r->streams);
@@ -219,6 +284,7 @@ static bool start_queue(struct relay *r, struct error *err)
         .max_bytes = r->config->spool_max,
         .min_free_bytes = r->config->spool_min_free,
         .uncertain_wait_ms = r->config->uncertain_wait_ms,
+        .uncertain_wait_urgent_ms = r->config->uncertain_wait_urgent_ms,
         .now_ms = clock_now_ms(&r->clock),
         .wall_ms = clock_wall_ms(&r->clock),
     };
@@ -230,6 +296,7 @@ static bool start_queue(struct relay *r, struct error *err)
               LOG_STR("spool", r->config->spool), LOG_U64("messages", r->recovery.messages),
               LOG_U64("uncertain", r->recovery.uncertain), LOG_U64("damaged", r->recovery.damaged),
               LOG_MS("took", clock_now_ms(&r->clock) - began), LOG_END);
+    watch_queue(r);
     return true;
 }
 
@@ -240,12 +307,20 @@ static bool start_submit(struct relay *r, struct error *err)
     r->dns = dns_new(r->base, dns_resolve_system, NULL, DNS_TIMEOUT_MS);
     if (r->dns == NULL)
         return error_set(err, ERROR_NO_ROOM, "out of memory");
+    char ledger[PATH_MAX];
+    if (snprintf(ledger, sizeof ledger, "%s/ledger.db", r->config->spool) >= (int)sizeof ledger)
+        return error_set(err, ERROR_LIMIT, "[relay] spool: path too long");
     const struct dispatch_settings settings = {.base = r->base,
                                                .streams = r->streams,
                                                .clock = &r->clock,
                                                .dns = r->dns,
                                                .config = r->config,
-                                               .queue = r->queue};
+                                               .queue = r->queue,
+                                               .ledger = ledger,
+                                               .executor = work_database_executor(r->work),
+                                               .replies = r->replies,
+                                               .on_settled = on_settled,
+                                               .ctx = r};
     r->dispatch = dispatch_new(&settings, err);
     return r->dispatch != NULL;
 }
@@ -261,6 +336,40 @@ static bool start_registry(struct relay *r, struct error *err)
                                                .file = file};
     r->registry = registry_open(&settings);
     return r->registry != NULL || error_set(err, ERROR_NO_ROOM, "out of memory");
+}
+
+/* Reading the file is the last thing of the start that blocks. */
+static bool start_reports(struct relay *r, struct error *err)
+{
+    const struct notify_settings notify = {
+        .clock = &r->clock, .config = r->config, .dispatch = r->dispatch};
+    struct queue_counts counts;
+    queue_counts(r->queue, &counts);
+    r->notify = notify_new(&notify);
+    if (counts.failing)
+        notify_spool_failing(r->notify, counts.failure);
+    const struct reports_settings settings = {.clock = &r->clock,
+                                              .config = r->config,
+                                              .queue = r->queue,
+                                              .dispatch = r->dispatch,
+                                              .history = r->history,
+                                              .notify = r->notify,
+                                              .on_queued = on_queued,
+                                              .ctx = r};
+    r->reports = r->notify != NULL ? reports_new(&settings) : NULL;
+    return r->reports != NULL || error_set(err, ERROR_NO_ROOM, "out of memory");
+}
+
+static bool start_history(struct relay *r, struct error *err)
+{
+    char file[PATH_MAX];
+    const struct executor database = work_database_executor(r->work);
+    if (snprintf(file, sizeof file, "%s/history.db", r->config->spool) >= (int)sizeof file)
+        return error_set(err, ERROR_LIMIT, "[relay] spool: path too long");
+    r->replies = replies_new();
+    if (r->replies != NULL)
+        r->history = history_open(file, &database, r->replies, clock_now_ms(&r->clock));
+    return r->history != NULL || error_set(err, ERROR_NO_ROOM, "out of memory");
 }
 
 static bool start_join(struct relay *r, struct error *err)
@@ -306,6 +415,8 @@ static bool start_api(struct relay *r, struct error *err)
                                           .intake = r->intake,
                                           .dispatch = r->dispatch,
                                           .registry = r->registry,
+                                          .reports = r->reports,
+                                          .replies = r->replies,
                                           .socket = r->config->socket,
                                           .recovery = &r->recovery,
                                           .test_clock = r->options->test_clock,
@@ -330,8 +441,9 @@ static bool start_sockets(struct relay *r, struct error *err)
 static bool relay_start(struct relay *r, struct error *err)
 {
     return start_sockets(r, err) && start_loop(r, err) && start_queue(r, err) &&
-           start_submit(r, err) && start_registry(r, err) && start_join(r, err) &&
-           start_intake(r, err) && start_api(r, err);
+           start_history(r, err) && start_submit(r, err) && start_reports(r, err) &&
+           start_registry(r, err) && start_join(r, err) && start_intake(r, err) &&
+           start_api(r, err);
 }
 
 static int exit_code(const struct error *err)
@@ -387,7 +499,9 @@ static void print_help(FILE *out)
             "\n"
             "  -c, --config FILE  read this configuration (" CONFIG_DEFAULT_FILE ")\n"
             "      --timestamps   begin log lines with the time (journald adds its own)\n"
-            "      --test-clock   let the API move the clock; for tests only\n"
+            "      --test-clock[=SECONDS]\n"
+            "                     begin so many seconds later and let the API move the clock; for\n"
+            "                     tests only\n"
             "  -V, --version      print the version\n"
             "  -h, --help         print this\n"
             "\n"
@@ -398,10 +512,12 @@ static void print_help(FILE *out)
 /* Returns an exit code when the program is done, or -1 to go on. */
 static int parse_options(int argc, char **argv, struct options *o)
 {
-    static const struct option longs[] = {
-        {"config", required_argument, NULL, 'c'}, {"timestamps", no_argument, NULL, 't'},
-        {"test-clock", no_argument, NULL, 'k'},   {"version", no_argument, NULL, 'V'},
-        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
+    static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
+                                          {"timestamps", no_argument, NULL, 't'},
+                                          {"test-clock", optional_argument, NULL, 'k'},
+                                          {"version", no_argument, NULL, 'V'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
     int c;
     while ((c = getopt_long(argc, argv, "c:Vh", longs, NULL)) != -1) {
         switch (c) {
@@ -413,6 +529,7 @@ static int parse_options(int argc, char **argv, struct options *o)
             break;
         case 'k':
             o->test_clock = true;
+            o->clock_ms = optarg != NULL ? strtoull(optarg, NULL, 10) * 1000 : 0;
             break;
         case 'V':
             printf("outtrayd %s\n", OUTTRAY_VERSION);
@@ -442,6 +559,7 @@ int main(int argc, char **argv)
     raise_descriptors();
     privileges_guard_memory();
     clock_init(&relay.clock);
+    clock_advance(&relay.clock, options.clock_ms);
     relay.config = config_load(options.config_file, stderr);
     if (relay.config == NULL)
         return EX_CONFIG;

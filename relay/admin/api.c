@@ -14,9 +14,12 @@
 #include "relay/admin/api_json.h"
 #include "relay/admin/api_query.h"
 #include "relay/admin/api_queue.h"
+#include "relay/admin/api_replies.h"
 #include "relay/admin/api_socket.h"
+#include "relay/admin/api_spool.h"
 #include "relay/admin/api_status.h"
 #include "relay/admin/json.h"
+#include "relay/admin/reports.h"
 #include "relay/base/log.h"
 #include "relay/intake/registry.h"
 
@@ -126,10 +129,12 @@ static void get_status(struct api_call *c)
     queue_counts(set->queue, &counts);
     intake_counts(set->intake, &intake);
     s.mailboxes = list;
-    if (queue_has_room(set->queue, 0, &refusing))
+    if (queue_has_room(set->queue, LANE_NORMAL, 0, &refusing))
         error_clear(&refusing);
     s.refusing = refusing.text;
     name_held_and_dead(set->queue, &s);
+    for (size_t i = 0; i < API_STATUS_IDS; i++)
+        reports_seen(set->reports, s.dead[i]);
     note_devices(set->registry, s.times.wall_ms, &s);
     if (list != NULL)
         json = api_status_json(&s);
@@ -183,14 +188,18 @@ static const struct route routes[] = {
     {"/v1/status", get_status, EVHTTP_REQ_GET, false},
     {"/v1/queue", api_queue_list, EVHTTP_REQ_GET, false},
     {"/v1/queue/retry", api_queue_retry_all, EVHTTP_REQ_POST, false},
+    {"/v1/queue/requeue", api_queue_requeue_all, EVHTTP_REQ_POST, false},
     {"/v1/queue/*", api_queue_message, EVHTTP_REQ_GET, false},
     {"/v1/queue/*", api_queue_delete, EVHTTP_REQ_DELETE, false},
     {"/v1/queue/*/eml", api_queue_eml, EVHTTP_REQ_GET, false},
     {"/v1/queue/*/retry", api_queue_retry, EVHTTP_REQ_POST, false},
+    {"/v1/replies", api_replies_list, EVHTTP_REQ_GET, false},
     {"/v1/devices", api_devices_list, EVHTTP_REQ_GET, false},
     {"/v1/devices/*", api_devices_one, EVHTTP_REQ_GET, false},
     {"/v1/devices/*", api_devices_forget, EVHTTP_REQ_DELETE, false},
     {"/v1/devices/*/transcripts", api_devices_transcripts, EVHTTP_REQ_GET, false},
+    {"/v1/spool", api_spool_stats, EVHTTP_REQ_GET, false},
+    {"/v1/spool/check", api_spool_check, EVHTTP_REQ_POST, false},
     {"/v1/mailbox/*/resume", post_resume, EVHTTP_REQ_POST, false},
     {"/v1/clock", post_clock, EVHTTP_REQ_POST, true},
 };

@@ -4,10 +4,11 @@
  *
  *   GET    /v1/status
  *       version, uptime, queue, intake, devices, mailboxes with problem and remedy
- *   GET    /v1/queue?after=ID&limit=N
+ *   GET    /v1/queue?after=ID&limit=N&state=STATE
  *       messages by id, "total", and "next" (to give as `after`) when there are more; limit at
  *       most API_PAGE_MAX. A message that cannot be read in time has a "problem" instead of sender
- *       and recipients
+ *       and recipients. With a state, those in it only. Dead letters that are listed, named in the
+ *       status or asked for have been seen by somebody (see reports.h)
  *   GET    /v1/queue/ID
  *       one message: envelope, recipients with their last replies, times
  *   GET    /v1/queue/ID/eml
@@ -17,8 +18,12 @@
  *       due now; "uncertain" when it may arrive twice
  *   POST   /v1/queue/retry
  *       all that are queued; "left" are the uncertain, the held and the dead
+ *   POST   /v1/queue/requeue
+ *       all dead letters, anew; "left" are those that cannot be
  *   DELETE /v1/queue/ID
  *       answered when it is durable
+ *   GET    /v1/replies
+ *       refusals of upstreams that no verdict knows, the latest first
  *   GET    /v1/devices?after=NAME&limit=N
  *       devices by name, those of the configuration that were never seen too, and "next"
  *   GET    /v1/devices/NAME
@@ -27,6 +32,10 @@
  *       what was said in its last sessions, the newest first
  *   DELETE /v1/devices/NAME
  *       forgets it
+ *   GET    /v1/spool
+ *       what the spool costs: segments, living and dead bytes, bodies, flushes, limits
+ *   POST   /v1/spool/check?after=CURSOR
+ *       verifies one file; "next" (to give as `after`) when there are more
  *   POST   /v1/mailbox/NAME/resume
  *   POST   /v1/clock?advance=SECONDS
  *       only when started with --test-clock
@@ -54,6 +63,8 @@
 struct event_base;
 struct api;
 struct registry; /* relay/intake/registry.h */
+struct replies;  /* relay/submit/replies.h */
+struct reports;  /* relay/admin/reports.h */
 
 struct api_settings {
     struct event_base *base;
@@ -63,6 +74,8 @@ struct api_settings {
     struct intake *intake;
     struct dispatch *dispatch;
     struct registry *registry; /* NULL: no device is known */
+    struct reports *reports;   /* NULL: nobody cares what was seen */
+    const struct replies *replies;
     const char *socket;
     const struct queue_recovery *recovery; /* what the start found */
     uint64_t open_ms; /* how long an answer waits for messages to be read; 0: API_OPEN_MS */

@@ -52,6 +52,7 @@ struct api_call {
     cJSON *list;                    /* a page being made */
     uint32_t left;                  /* entries it may still take */
     bool turning;                   /* the loop that fills it is running */
+    enum queue_state state;         /* of the messages that are wanted; QUEUE_GONE = any */
     uint64_t done, skipped;         /* of a retry of all */
     struct event *again;            /* goes on in the next turn */
     struct queue_reader *reader;    /* an export */

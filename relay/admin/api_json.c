@@ -68,7 +68,8 @@ static bool put_info(cJSON *o, const struct queue_info *info, const struct api_t
            json_put_text(o, "route", info->route != NULL ? info->route : "") &&
            json_put_number(o, "size", info->size) &&
            json_put_time(o, "arrived", info->arrived_ms) && put_age(o, info, times) &&
-           json_put_number(o, "attempts", info->attempts) && put_due(o, info, times, wait) &&
+           json_put_number(o, "attempts", info->attempts) &&
+           json_put_number(o, "losses", info->losses) && put_due(o, info, times, wait) &&
            json_put_number(o, "recipient_count", info->recipients);
 }
 

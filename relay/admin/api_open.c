@@ -64,8 +64,8 @@ static void answer_busy(struct api_call *c, api_open_fn *done)
     struct error err = ERROR_INIT;
 
     error_set(&err, ERROR_BUSY,
-              "it cannot be read before its last outcome is written to the disk; \"outtray "
-              "status\" tells whether the spool can be written");
+              "the disk has not answered in time; \"outtray status\" tells whether the spool is "
+              "well");
     done(c, NULL, NULL, &err);
 }
 

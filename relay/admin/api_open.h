@@ -1,10 +1,10 @@
 /*
  * Opens queued messages for calls, with a limit to the waiting; private to the API.
  *
- * The queue opens no message while something of it is still to be written, which may take as long
- * as the disk fails. An answer does not wait for that: after the limit the call goes on without the
- * message, and as long as the queue still owes it, calls for the same message do not even ask. So
- * what is owed never exceeds the messages that cannot be read, however often somebody looks.
+ * To open a message is to read, which takes as long as a slow or failing disk likes. An answer does
+ * not wait for that: after the limit the call goes on without the message, and as long as the queue
+ * still owes it, calls for the same message do not even ask. So what is owed never exceeds the
+ * messages that cannot be read, however often somebody looks.
  */
 #ifndef OUTTRAY_RELAY_ADMIN_API_OPEN_H
 #define OUTTRAY_RELAY_ADMIN_API_OPEN_H

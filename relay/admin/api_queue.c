@@ -5,10 +5,15 @@
 #include "relay/admin/api_open.h"
 #include "relay/admin/api_query.h"
 #include "relay/admin/json.h"
+#include "relay/admin/reports.h"
 #include "relay/base/log.h"
 
-#define QUEUE_RETRY_SLICE 200 /* messages of a retry of all, in one turn of the loop */
-#define QUEUE_OPEN_MIN_MS 20  /* that each message of a page may take when the page is late */
+#include <string.h>
+
+#define QUEUE_RETRY_SLICE 200  /* messages of a retry of all, in one turn of the loop */
+#define QUEUE_SKIP_SLICE  5000 /* messages of other states that are passed in one turn */
+#define QUEUE_STATE_TEXT  16
+#define QUEUE_OPEN_MIN_MS 20 /* that each message of a page may take when the page is late */
 
 /* ---- what several answers need --------------------------------------------------------------- */
 
@@ -21,6 +26,13 @@ static struct api_wait wait_of(const struct api_settings *set, const struct queu
 
     api_json_wait(&first, ready_ms, &wait);
     return wait;
+}
+
+/* A dead letter may go in its time once somebody knows of it. */
+static void note_seen(const struct api_call *c, const struct queue_info *info)
+{
+    if (info->state == QUEUE_DEAD)
+        reports_seen(c->api->reports, info->id);
 }
 
 static void log_operator(const char *event, uint64_t id)
@@ -59,16 +71,49 @@ static cJSON *done_to_message(const struct api_call *c, const char *what)
 
 static void list_next(struct api_call *c);
 
+static bool is_wanted(const struct api_call *c, const struct queue_info *info)
+{
+    return c->state == QUEUE_GONE || info->state == c->state;
+}
+
+/* Of the wanted ones, as many as there are. */
+static uint64_t wanted_total(const struct api_call *c)
+{
+    struct queue_counts counts;
+
+    queue_counts(c->api->queue, &counts);
+    return c->state == QUEUE_GONE ? api_json_total(&counts) : counts.state[c->state];
+}
+
+/* The next one that is wanted. False at the end, or when the turn is over: then c->again comes. */
+static bool find_wanted(struct api_call *c, bool *out_end, struct queue_info *out_info)
+{
+    static const struct timeval at_once = {0, 0};
+    uint64_t after = c->id;
+
+    *out_end = false;
+    for (unsigned i = 0; i < QUEUE_SKIP_SLICE; i++) {
+        if (!queue_list(c->api->queue, after, out_info)) {
+            *out_end = true;
+            return false;
+        }
+        after = out_info->id;
+        if (is_wanted(c, out_info))
+            return true;
+        c->id = after;
+    }
+    event_add(c->again, &at_once);
+    return false;
+}
+
 static void list_done(struct api_call *c)
 {
     struct queue_info beyond;
-    struct queue_counts counts;
     bool more = queue_list(c->api->queue, c->id, &beyond);
     cJSON *messages = c->list;
 
     c->list = NULL;
-    queue_counts(c->api->queue, &counts);
-    call_reply(c, HTTP_OK, api_json_page(messages, api_json_total(&counts), more ? c->id : 0));
+    call_reply(c, HTTP_OK, api_json_page(messages, wanted_total(c), more ? c->id : 0));
 }
 
 /* A message that went while it was being opened is simply not listed. */
@@ -80,6 +125,7 @@ static void list_add(struct api_call *c, const struct envelope *e, const struct 
 
     if (!queue_find(c->api->queue, c->id, &info))
         return;
+    note_seen(c, &info);
     wait = wait_of(c->api, &info);
     if (json_append(c->list, api_json_entry(&info, e, err, &times, &wait)))
         c->left--;
@@ -112,8 +158,14 @@ static uint64_t open_limit(const struct api_call *c)
 static void list_next(struct api_call *c)
 {
     struct queue_info info;
+    bool end = false;
 
-    while (c->left > 0 && queue_list(c->api->queue, c->id, &info)) {
+    while (c->left > 0 && !end) {
+        if (!find_wanted(c, &end, &info)) {
+            if (!end)
+                return;
+            break;
+        }
         c->id = info.id;
         c->turning = true;
         api_open(c, info.id, open_limit(c), on_list_opened);
@@ -124,11 +176,38 @@ static void list_next(struct api_call *c)
     list_done(c);
 }
 
+static void on_list_turn(evutil_socket_t fd, short what, void *ctx)
+{
+    (void)fd;
+    (void)what;
+    list_next(ctx);
+}
+
+/* "state", or any when it is absent. */
+static bool query_state(struct api_call *c)
+{
+    char text[QUEUE_STATE_TEXT];
+
+    if (!query_text(c, "state", text, sizeof(text)))
+        return false;
+    for (c->state = 0; c->state < QUEUE_GONE; c->state++)
+        if (strcmp(queue_state_name(c->state), text) == 0)
+            return true;
+    if (text[0] != '\0')
+        call_fail_text(c, ERROR_INVALID, "\"state\" of the query is no state of a message");
+    return text[0] == '\0';
+}
+
 void api_queue_list(struct api_call *c)
 {
-    if (!query_id(c, "after", &c->id) || !query_limit(c, &c->left))
+    if (!query_id(c, "after", &c->id) || !query_limit(c, &c->left) || !query_state(c))
         return;
     c->began_ms = clock_now_ms(c->api->clock);
+    c->again = evtimer_new(c->api->base, on_list_turn, c);
+    if (c->again == NULL) {
+        call_fail_text(c, ERROR_NO_ROOM, "out of memory");
+        return;
+    }
     c->list = cJSON_CreateArray();
     list_next(c);
 }
@@ -167,6 +246,7 @@ static void on_message_opened(struct api_call *c, struct queue_reader *r, const 
         call_fail_text(c, ERROR_MISSING, "message %s has just left the queue", c->argument);
         return;
     }
+    note_seen(c, &info);
     times = call_times(c);
     wait = wait_of(c->api, &info);
     call_reply(c, HTTP_OK, api_json_message(&info, e, &times, &wait));
@@ -215,6 +295,8 @@ void api_queue_retry(struct api_call *c)
         return;
     }
     log_operator("retried", c->id);
+    if (info.state == QUEUE_DEAD)
+        reports_retried(c->api->reports, c->id);
     dispatch_wake(c->api->dispatch);
     reply_retried(c, info.state == QUEUE_UNCERTAIN);
 }
@@ -268,13 +350,17 @@ static void retry_listed(struct api_call *c, const struct queue_info *info)
 {
     const struct clock *clock = c->api->clock;
 
-    if (info->state != QUEUE_QUEUED) {
-        c->skipped++;
+    if (!is_wanted(c, info)) {
+        c->skipped += c->state == QUEUE_QUEUED;
         return;
     }
-    if (!queue_retry(c->api->queue, info->id, clock_now_ms(clock), clock_wall_ms(clock), NULL))
+    if (!queue_retry(c->api->queue, info->id, clock_now_ms(clock), clock_wall_ms(clock), NULL)) {
+        c->skipped += c->state == QUEUE_DEAD;
         return;
+    }
     log_operator("retried", info->id);
+    if (info->state == QUEUE_DEAD)
+        reports_retried(c->api->reports, info->id);
     c->done++;
 }
 
@@ -297,11 +383,22 @@ static void on_retry_slice(evutil_socket_t fd, short what, void *ctx)
     event_add(c->again, &at_once);
 }
 
-void api_queue_retry_all(struct api_call *c)
+static void retry_all(struct api_call *c, enum queue_state state)
 {
+    c->state = state;
     c->again = evtimer_new(c->api->base, on_retry_slice, c);
     if (c->again == NULL)
         call_fail_text(c, ERROR_NO_ROOM, "out of memory");
     else
         on_retry_slice(-1, 0, c);
+}
+
+void api_queue_retry_all(struct api_call *c)
+{
+    retry_all(c, QUEUE_QUEUED);
+}
+
+void api_queue_requeue_all(struct api_call *c)
+{
+    retry_all(c, QUEUE_DEAD);
 }

@@ -12,6 +12,7 @@ void api_queue_message(struct api_call *c);
 void api_queue_eml(struct api_call *c);
 void api_queue_retry(struct api_call *c);
 void api_queue_retry_all(struct api_call *c);
+void api_queue_requeue_all(struct api_call *c);
 void api_queue_delete(struct api_call *c);
 
 #endif

@@ -1,5 +1,6 @@
 #include "relay/admin/api_status.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -74,7 +75,7 @@ static bool put_mailbox_problem(cJSON *list, const struct mailbox_status *m)
 }
 
 /* "WHAT: ADVICE", as the queue says it, or WHAT alone. */
-static bool put_refusal(cJSON *list, const char *refusing)
+static bool put_refusal(cJSON *list, const char *refusing, bool all)
 {
     const char *colon = strstr(refusing, ": ");
     int len = colon != NULL ? (int)(colon - refusing) : (int)strlen(refusing);
@@ -83,19 +84,48 @@ static bool put_refusal(cJSON *list, const char *refusing)
     snprintf(remedy, sizeof(remedy),
              "Devices are asked to try again later, nothing accepted is lost. What helps: %s.",
              colon != NULL ? colon + 2 : "make room on the disk");
-    return put_problem(list, remedy, "new mail is refused: %.*s", len, refusing);
+    return put_problem(list, remedy, "new mail%s is refused: %.*s",
+                       all ? "" : ", unless it is urgent,", len, refusing);
+}
+
+/* What a person can do, by the system's error. */
+static const char *mending(int errnum)
+{
+    switch (errnum) {
+    case EROFS:
+        return "Mount its file system writable again (\"dmesg\" tells why it is not)";
+    case ENOSPC:
+    case EDQUOT:
+        return "Free disk space";
+    default:
+        return "Mend or replace the disk, or make room on it";
+    }
+}
+
+static bool put_failure(cJSON *list, const struct queue_counts *c)
+{
+    char sent[PROBLEM_TEXT_MAX / 4] = "";
+    char remedy[PROBLEM_TEXT_MAX];
+
+    if (c->unmarked > 0)
+        snprintf(sent, sizeof(sent),
+                 " Do not stop outtrayd before that: it alone remembers that %" PRIu64
+                 " message%s sent meanwhile, and would send %s again.",
+                 c->unmarked, c->unmarked == 1 ? " was" : "s were",
+                 c->unmarked == 1 ? "it" : "them");
+    snprintf(remedy, sizeof(remedy),
+             "Devices are asked to try again later, what was accepted is sent. %s; outtrayd goes "
+             "on by itself.%s",
+             mending(c->failure_errnum), sent);
+    return put_problem(list, remedy, "the spool cannot be written: %s", c->failure);
 }
 
 static bool put_spool_problem(cJSON *list, const struct api_status *s)
 {
     if (s->counts->failing)
-        return put_problem(
-            list,
-            "Devices are asked to try again later, nothing accepted is lost. Mend or "
-            "replace the disk, or make room on it; outtrayd goes on by itself.",
-            "the spool cannot be written: %s", s->counts->failure);
+        return put_failure(list, s->counts);
     if (s->refusing[0] != '\0')
-        return put_refusal(list, s->refusing);
+        return put_refusal(list, s->refusing, s->counts->full_urgent);
     return true;
 }
 
@@ -203,6 +233,8 @@ static bool put_queue(cJSON *o, const struct queue_counts *c)
            json_put_number(q, "free_bytes", c->free_bytes) &&
            json_put_number(q, "segments", c->segments) &&
            json_put_number(q, "commits", c->commits) && json_put_number(q, "flushes", c->flushes) &&
+           json_put_number(q, "unmarked", c->unmarked) && json_put_flag(q, "full", c->full) &&
+           json_put_flag(q, "full_urgent", c->full_urgent) &&
            json_put_flag(q, "failing", c->failing) &&
            json_put_text(q, "failure", c->failing ? c->failure : "");
 }
@@ -247,10 +279,23 @@ static bool put_next_try(cJSON *o, const struct mailbox_status *m, const struct 
                             m->next_try_ms > times->now_ms ? m->next_try_ms - times->now_ms : 0);
 }
 
+static bool put_forecast(cJSON *o, const struct mailbox_status *m)
+{
+    bool ok =
+        m->dry_in_ms > 0 ? json_put_seconds(o, "dry_in", m->dry_in_ms) : json_put_null(o, "dry_in");
+
+    return ok && (m->empty_in_ms != UINT64_MAX ? json_put_seconds(o, "empty_in", m->empty_in_ms)
+                                               : json_put_null(o, "empty_in"));
+}
+
 static bool put_budget(cJSON *o, const struct mailbox_status *m)
 {
+    const char *why = m->connections_why != NULL ? m->connections_why : "";
+
     return json_put_number(o, "connections", m->connections) &&
            json_put_number(o, "connections_max", m->connections_max) &&
+           json_put_number(o, "connections_allowed", m->connections_allowed) &&
+           json_put_text(o, "connections_why", why) && put_forecast(o, m) &&
            json_put_number(o, "sent_this_minute", m->sent_this_minute) &&
            json_put_number(o, "minute_max", m->minute_max) &&
            json_put_number(o, "recipients_today", m->recipients_today) &&

@@ -83,6 +83,8 @@ static void free_device(struct config_device *d)
     free(d->login);
     net_ranges_done(&d->addresses);
     free_domains(&d->recipient_domains);
+    free(d->from);
+    free(d->from_name);
 }
 
 static void free_mailbox(struct config_mailbox *mb)
@@ -95,12 +97,25 @@ static void free_mailbox(struct config_mailbox *mb)
     free(mb->password_file);
     free(mb->ca_file);
     free(mb->helo);
+    free_domains(&mb->send_as);
+    free(mb->from);
+    free(mb->from_name);
 }
 
 static void free_route(struct config_route *r)
 {
+    free(r->backup);
+    free(r->listeners);
+    free_domains(&r->senders);
+    free_domains(&r->recipient_domains);
     free(r->name);
     free(r->mailboxes);
+}
+
+static void free_notify(struct config_notify *n)
+{
+    free(n->name);
+    free(n->command);
 }
 
 void config_free(struct config *c)
@@ -115,10 +130,14 @@ void config_free(struct config *c)
         free_mailbox(&c->mailboxes[i]);
     for (size_t i = 0; i < c->route_count; i++)
         free_route(&c->routes[i]);
+    for (size_t i = 0; i < c->notify_count; i++)
+        free_notify(&c->notifies[i]);
     free(c->listeners);
     free(c->devices);
     free(c->mailboxes);
     free(c->routes);
+    free(c->notifies);
+    free(c->operator);
     free(c->hostname);
     free(c->user);
     free(c->spool);
@@ -131,4 +150,13 @@ void config_free(struct config *c)
     net_ranges_done(&c->legacy_tls);
     free_domains(&c->recipient_domains);
     free(c);
+}
+
+const struct config_device *config_find_device(const struct config *c, const char *name)
+{
+    for (size_t i = 0; i < c->device_count; i++) {
+        if (strcmp(c->devices[i].name, name) == 0)
+            return &c->devices[i];
+    }
+    return NULL;
 }

@@ -31,11 +31,13 @@
 #define CONFIG_SECTIONS_MAX 4096
 #define CONFIG_MISTAKES_MAX 100 /* reported; then "and N more" */
 #define CONFIG_SIZE_CEILING (150u * 1024 * 1024)
-#define CONFIG_SOCKET_MAX   107  /* octets of a unix socket's path */
-#define CONFIG_DOMAINS_MAX  1000 /* of one list */
+#define CONFIG_SOCKET_MAX   107       /* octets of a unix socket's path */
+#define CONFIG_DOMAINS_MAX  1000      /* of one list */
+#define CONFIG_OWN_DEVICE   "outtray" /* what the relay's own mail comes from; no device's name */
 #define CONFIG_DEFAULT_FILE "/etc/outtray/outtray.conf"
 
-/* Domains as written in a list, each "example.com" or, for its subdomains, ".example.com". */
+/* Domains as written in a list, each "example.com" or, for its subdomains, ".example.com". Some
+ * lists take mail addresses as well. */
 struct config_domains {
     char **list;
     size_t count;
@@ -71,12 +73,36 @@ enum config_keyword {
 
 enum config_switch { CONFIG_NO, CONFIG_YES };
 
+/* Whether the sender of a message hears that it failed. */
+enum config_report {
+    CONFIG_REPORT_NO,
+    CONFIG_REPORT_ASKED, /* where the device asked for it (RFC 3461 NOTIFY) */
+    CONFIG_REPORT_YES
+};
+
+/* What becomes of mail that a device sends a second time. */
+enum config_twice {
+    CONFIG_TWICE_MARK, /* it is sent, and marked */
+    CONFIG_TWICE_ONCE  /* it is accepted, and not sent again */
+};
+
+/* What a program is told of, as bits in the order of the rows' choices. */
+enum config_event {
+    CONFIG_EVENT_MAILBOX_PAUSED = 1 << 0,
+    CONFIG_EVENT_MAILBOX_RECOVERED = 1 << 1,
+    CONFIG_EVENT_DEAD_LETTER = 1 << 2,
+    CONFIG_EVENT_HELD = 1 << 3,
+    CONFIG_EVENT_DELAYED = 1 << 4,
+    CONFIG_EVENT_SPOOL_FAILING = 1 << 5
+};
+
 struct config_listener {
     char *name;
     char *address; /* "" = all addresses, both families; else an IP address */
     uint16_t port;
     enum config_listener_tls tls;
     enum config_login auth;
+    enum lane lane;
     char *certificate; /* PEM files of its own; "" = [relay]'s */
     char *private_key;
     unsigned line; /* of its section, here and below; 0 when it is not in the file */
@@ -85,17 +111,21 @@ struct config_listener {
 struct config_device {
     char *name;
     struct net_ranges addresses;
-    enum lane lane;
-    char *route; /* "" = the default route */
-    char *login; /* what it signs in as; its name when the file leaves it out */
+    bool has_lane;
+    enum lane lane; /* with has_lane, instead of the listener's */
+    char *route;    /* "" = the default route */
+    char *login;    /* what it signs in as; its name when the file leaves it out */
     bool has_auth;
     enum config_login auth; /* with has_auth, instead of the listener's */
     enum config_switch mt_priority;
+    enum config_switch importance;
     /* What [devices] says, where the section does not. */
     uint32_t hide; /* set of enum config_keyword */
     enum config_switch auth_equals;
     enum config_switch lf_dot_lf;
     enum config_switch join_split;
+    enum config_report report_to_sender;
+    enum config_twice sent_twice;
     /* Instead of what [devices] says; 0 and an empty list are what it says. */
     uint64_t max_size;
     uint32_t max_recipients;
@@ -103,6 +133,8 @@ struct config_device {
     uint32_t max_messages_per_minute;
     uint64_t max_spool;
     struct config_domains recipient_domains;
+    char *from;      /* instead of the mailbox's; "" = that */
+    char *from_name; /* display name of a From that was changed; "" = the mailbox's */
     unsigned line;
 };
 
@@ -121,17 +153,49 @@ struct config_mailbox {
     char *password_file; /* "" with systemd credential or environment, see secret.h */
     char *ca_file;       /* PEM with the authorities to trust; "" = the system's */
     char *helo;          /* our EHLO argument; "" = [relay] hostname */
+    struct config_domains send_as; /* whom it may send as besides its address */
+    char *from;                    /* "rewrite", "keep" or an address */
+    char *from_name;             /* display name of a From that was changed; "" = the original's */
+    uint32_t urgent_reserve;     /* messages of each minute that only urgent mail may use */
+    uint32_t urgent_connections; /* that only urgent mail may use; less than connections */
+    uint32_t recipients_per_message; /* more are sent in several transactions; 0 = no limit */
     uint32_t connections;
     uint32_t messages_per_minute;
     uint32_t recipients_per_day;
-    uint64_t max_size; /* octets of mail data the provider takes */
+    uint64_t max_size;   /* octets of mail data the provider takes */
+    uint64_t idle_ms;    /* after so long without use a connection is closed */
+    uint64_t session_ms; /* one that is older is closed as soon as it is free */
     unsigned line;
+};
+
+/* How a mailbox is chosen where several may take a message. */
+enum config_choose {
+    CONFIG_CHOOSE_SHARE, /* the one whose budget has most left */
+    CONFIG_CHOOSE_ORDER  /* the first that may */
 };
 
 struct config_route {
     char *name;
     uint32_t *mailboxes; /* indices into config.mailboxes, in order of preference */
     size_t mailbox_count;
+    uint32_t *backup; /* the same, for when none of those could be used for backup_after_ms */
+    size_t backup_count;
+    uint64_t backup_after_ms;
+    enum config_switch backup_urgent; /* urgent mail need not wait for that */
+    enum config_choose choose;
+    /* What a message must have to take this route where its device names none; empty = anything. */
+    uint32_t *listeners; /* indices into config.listeners */
+    size_t listener_count;
+    struct config_domains senders;           /* its reverse-path */
+    struct config_domains recipient_domains; /* every recipient's */
+    unsigned line;
+};
+
+/* A program that is told of events. */
+struct config_notify {
+    char *name;
+    char *command;   /* absolute path */
+    uint32_t events; /* set of enum config_event; 0 = all */
     unsigned line;
 };
 
@@ -147,7 +211,11 @@ struct config {
     uint64_t stop_ms;        /* how long a clean stop may take */
     uint64_t give_up_ms;
     uint64_t uncertain_wait_ms;
-    char *certificate; /* PEM files for the listeners; "" = made at the first start */
+    uint64_t uncertain_wait_urgent_ms;
+    char *operator;           /* mail address for reports; "" = none */
+    uint64_t dead_keep_ms;    /* how long a dead letter is kept once somebody was told of it */
+    uint64_t delay_notice_ms; /* a message older than this is reported; 0 = never */
+    char *certificate;        /* PEM files for the listeners; "" = made at the first start */
     char *private_key;
     /* [devices]: defaults for all */
     struct net_ranges allow; /* loopback and private ranges unless given */
@@ -161,8 +229,10 @@ struct config {
     enum config_switch auth_equals; /* show "AUTH=LOGIN PLAIN" too */
     enum config_switch lf_dot_lf;   /* silence after LF . LF ends mail data */
     enum config_switch join_split;  /* message/partial becomes one message again */
-    uint64_t max_spool;             /* octets of one device's waiting mail; 0 = half of spool_max */
-    char *charset;                  /* of header fields that are neither ASCII nor UTF-8 */
+    enum config_report report_to_sender;
+    enum config_twice sent_twice;
+    uint64_t max_spool; /* octets of one device's waiting mail; 0 = half of spool_max */
+    char *charset;      /* of header fields that are neither ASCII nor UTF-8 */
     uint32_t max_messages_per_minute; /* of one address; 0 = no limit */
     bool max_messages_given;          /* in the file; else this machine itself is not limited */
     struct config_domains recipient_domains; /* that mail may go to; empty = all */
@@ -176,6 +246,8 @@ struct config {
     size_t device_count;
     struct config_mailbox *mailboxes;
     size_t mailbox_count;
+    struct config_notify *notifies;
+    size_t notify_count;
     struct config_route *routes; /* at least one; the first is "default": every mailbox, unless the
                                     file has [route default] */
     size_t route_count;
@@ -186,6 +258,8 @@ struct config *config_load(const char *file, FILE *mistakes);
 /* As config_load() of a text; `file` is the name used in messages. */
 struct config *config_parse(const char *file, const char *text, size_t len, FILE *mistakes);
 void config_free(struct config *c);
+/* The [device] of that name, or NULL. */
+const struct config_device *config_find_device(const struct config *c, const char *name);
 
 enum config_type {
     CONFIG_TEXT,      /* char *; one line */
@@ -201,6 +275,8 @@ enum config_type {
     CONFIG_WORDS,     /* uint32_t: a bit for each of `choices` that is named */
     CONFIG_ADDRESSES, /* struct net_ranges: comma-separated ranges; may be given several times */
     CONFIG_DOMAINS,   /* struct config_domains; comma-separated; may be given several times */
+    CONFIG_SENDERS,   /* the same, of domains and mail addresses */
+    CONFIG_FROM,      /* char *; "rewrite", "keep" or a mail address */
     CONFIG_NAMES      /* comma-separated names of sections; may be given several times. No field */
 };
 

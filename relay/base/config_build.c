@@ -48,7 +48,7 @@ static void report_unknown_kind(struct config_builder *b, const struct config_se
         config_mistakes_add(
             &b->m, s->line,
             "there is no section %s; there are [relay], [listener NAME], [devices], "
-            "[device NAME], [mailbox NAME], [route NAME] and [api]",
+            "[device NAME], [mailbox NAME], [route NAME], [notify NAME] and [api]",
             text);
         return;
     }
@@ -162,12 +162,14 @@ static const struct array arrays[] = {
     ARRAY("device", devices, device_count, config_device),
     ARRAY("mailbox", mailboxes, mailbox_count, config_mailbox),
     ARRAY("route", routes, route_count, config_route),
+    ARRAY("notify", notifies, notify_count, config_notify),
 };
 
 _Static_assert(offsetof(struct config_listener, name) == 0, "set_name() relies on it");
 _Static_assert(offsetof(struct config_device, name) == 0, "set_name() relies on it");
 _Static_assert(offsetof(struct config_mailbox, name) == 0, "set_name() relies on it");
 _Static_assert(offsetof(struct config_route, name) == 0, "set_name() relies on it");
+_Static_assert(offsetof(struct config_notify, name) == 0, "set_name() relies on it");
 
 void config_build_text(struct config_builder *b, char **field, const char *text)
 {
@@ -297,7 +299,10 @@ static void set_provider_defaults(struct config_builder *b, const struct config_
     mb->connections = p->connections;
     mb->messages_per_minute = p->messages_per_minute;
     mb->recipients_per_day = p->recipients_per_day;
+    mb->recipients_per_message = p->recipients_per_message;
     mb->max_size = p->max_size;
+    mb->idle_ms = p->idle_ms;
+    mb->session_ms = p->session_ms;
 }
 
 /* Keys that people write and that we can answer better than with the nearest one. */
@@ -314,7 +319,6 @@ static const struct {
     {"mailbox", "username", "the key is login, or only address when both are the same"},
     {"mailbox", "user", "the key is login, or only address when both are the same"},
     {"mailbox", "server", "the key is host"},
-    {"mailbox", "from", "the key is address"},
     {"device", "ip", "the key is address"},
     {"device", "mailbox", "a device names a route, and a [route NAME] names mailboxes"},
 };

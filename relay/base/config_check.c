@@ -30,68 +30,88 @@ static bool any_rejected(const struct config_builder *b)
     return false;
 }
 
-static bool find_mailbox(const struct config *c, const char *name, uint32_t *out_index)
+/* A list of names in a route: what they name, and where their numbers go. */
+struct named {
+    const char *key;
+    const char *kind;
+    size_t count; /* of that kind */
+    const char *(*name)(const struct config *c, size_t i);
+    uint32_t **list;
+    size_t *list_count;
+};
+
+static const char *mailbox_name(const struct config *c, size_t i)
 {
-    for (size_t i = 0; i < c->mailbox_count; i++)
-        if (c->mailboxes[i].name != NULL && strcmp(c->mailboxes[i].name, name) == 0) {
+    return c->mailboxes[i].name;
+}
+
+static const char *listener_name(const struct config *c, size_t i)
+{
+    return c->listeners[i].name;
+}
+
+static bool find_named(const struct config *c, const struct named *n, const char *name,
+                       uint32_t *out_index)
+{
+    for (size_t i = 0; i < n->count; i++)
+        if (n->name(c, i) != NULL && strcmp(n->name(c, i), name) == 0) {
             *out_index = (uint32_t)i;
             return true;
         }
     return false;
 }
 
-static bool route_has(const struct config_route *r, uint32_t index)
+static bool list_has(const struct named *n, uint32_t index)
 {
-    for (size_t i = 0; i < r->mailbox_count; i++)
-        if (r->mailboxes[i] == index)
+    for (size_t i = 0; i < *n->list_count; i++)
+        if ((*n->list)[i] == index)
             return true;
     return false;
 }
 
-static void report_unknown_mailbox(struct config_builder *b, unsigned line, const char *name)
+static void report_unknown(struct config_builder *b, const struct named *n, unsigned line,
+                           const char *name)
 {
     const char *nearest = NULL;
     const char *word;
 
-    for (size_t i = 0; i < b->c->mailbox_count && nearest == NULL; i++) {
-        word = b->c->mailboxes[i].name;
+    for (size_t i = 0; i < n->count && nearest == NULL; i++) {
+        word = n->name(b->c, i);
         nearest = word != NULL ? config_mistakes_nearest(name, &word, 1) : NULL;
     }
     if (nearest != NULL)
-        config_mistakes_add(&b->m, line, "there is no [mailbox %s]; did you mean %s?", name,
+        config_mistakes_add(&b->m, line, "there is no [%s %s]; did you mean %s?", n->kind, name,
                             nearest);
     else
         config_mistakes_add(&b->m, line,
-                            "there is no [mailbox %s]; add that section or take the name "
-                            "out",
+                            "there is no [%s %s]; add that section or take the name out", n->kind,
                             name);
 }
 
-static void add_mailbox_name(struct config_builder *b, struct config_route *r, unsigned line,
-                             const char *name)
+static void add_named(struct config_builder *b, const struct named *n, unsigned line,
+                      const char *name)
 {
     uint32_t index;
 
     if (!config_build_is_name(name))
         config_mistakes_add(&b->m, line,
-                            "mailboxes: write names of [mailbox NAME] sections with commas "
-                            "between them");
-    else if (!find_mailbox(b->c, name, &index)) {
+                            "%s: write names of [%s NAME] sections with commas between them",
+                            n->key, n->kind);
+    else if (!find_named(b->c, n, name, &index)) {
         if (!is_rejected_name(b, name))
-            report_unknown_mailbox(b, line, name);
-    } else if (route_has(r, index))
-        config_mistakes_add(&b->m, line, "mailboxes: %s is named twice", name);
+            report_unknown(b, n, line, name);
+    } else if (list_has(n, index))
+        config_mistakes_add(&b->m, line, "%s: %s is named twice", n->key, name);
     else
-        r->mailboxes[r->mailbox_count++] = index;
+        (*n->list)[(*n->list_count)++] = index;
 }
 
-static void read_route(struct config_builder *b, struct config_target *t)
+static void read_named(struct config_builder *b, struct config_target *t, const struct named *n)
 {
-    struct config_route *r = t->fields;
     char name[CONFIG_NAME_MAX + 1];
 
-    r->mailboxes = calloc(b->c->mailbox_count + 1, sizeof *r->mailboxes);
-    if (r->mailboxes == NULL) {
+    *n->list = calloc(n->count + 1, sizeof **n->list);
+    if (*n->list == NULL) {
         config_build_no_memory(b);
         return;
     }
@@ -99,11 +119,31 @@ static void read_route(struct config_builder *b, struct config_target *t)
         const struct config_entry *e = &t->section->entries[i];
         const char *p = e->value;
 
-        if (strcmp(e->key, "mailboxes") != 0)
+        if (strcmp(e->key, n->key) != 0)
             continue;
         while (config_value_item(&p, name, sizeof name))
-            add_mailbox_name(b, r, e->line, name);
+            add_named(b, n, e->line, name);
     }
+}
+
+static void read_route(struct config_builder *b, struct config_target *t)
+{
+    struct config *c = b->c;
+    struct config_route *r = t->fields;
+    const struct named lists[] = {
+        {"mailboxes", "mailbox", c->mailbox_count, mailbox_name, &r->mailboxes, &r->mailbox_count},
+        {"backup", "mailbox", c->mailbox_count, mailbox_name, &r->backup, &r->backup_count},
+        {"listeners", "listener", c->listener_count, listener_name, &r->listeners,
+         &r->listener_count},
+    };
+
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        read_named(b, t, &lists[i]);
+    for (size_t i = 0; i < r->backup_count; i++)
+        if (list_has(&lists[0], r->backup[i]))
+            config_mistakes_add(&b->m, config_build_line(t->section, "backup"),
+                                "backup: %s is one of mailboxes already; take it out of one",
+                                c->mailboxes[r->backup[i]].name);
 }
 
 static void swap_routes(struct config_route *a, struct config_route *b)
@@ -303,6 +343,10 @@ static void check_device(struct config_builder *b, const struct config_target *t
         if (nearest == NULL)
             nearest = config_mistakes_nearest(d->route, &word, 1);
     }
+    if (strcmp(d->name, CONFIG_OWN_DEVICE) == 0)
+        config_mistakes_add(&b->m, t->section->line,
+                            "[device %s]: that is what the relay calls itself; choose another name",
+                            d->name);
     if (!found)
         config_mistakes_add(&b->m, config_build_line(t->section, "route"),
                             "there is no [route %.64s]%s%s%s", d->route,
@@ -344,8 +388,8 @@ static const struct {
     const char *key;
     size_t of_device;
     size_t of_all;
-} inherited[] = {INHERITED(hide), INHERITED(auth_equals), INHERITED(lf_dot_lf),
-                 INHERITED(join_split)};
+} inherited[] = {INHERITED(hide),       INHERITED(auth_equals),      INHERITED(lf_dot_lf),
+                 INHERITED(join_split), INHERITED(report_to_sender), INHERITED(sent_twice)};
 
 static void complete_device(struct config_builder *b, const struct config_target *t)
 {
@@ -356,6 +400,7 @@ static void complete_device(struct config_builder *b, const struct config_target
             memcpy((char *)d + inherited[i].of_device, (char *)b->c + inherited[i].of_all,
                    sizeof(uint32_t));
     d->has_auth = config_build_value(t->section, "auth") != NULL;
+    d->has_lane = config_build_value(t->section, "lane") != NULL;
     if (*d->login == '\0')
         config_build_text(b, &d->login, d->name);
 }
@@ -386,6 +431,19 @@ static void check_mailbox(struct config_builder *b, const struct config_target *
             "[mailbox %s] needs host, because its provider is %s; write a line such as "
             "host = mail.example.com",
             mb->name, mb->provider);
+    if (mb->urgent_reserve > 0 && mb->messages_per_minute > 0 &&
+        mb->urgent_reserve >= mb->messages_per_minute)
+        config_mistakes_add(
+            &b->m, config_build_line(t->section, "urgent_reserve"),
+            "urgent_reserve = %u leaves nothing of messages_per_minute = %u to other "
+            "mail; write a smaller number",
+            mb->urgent_reserve, mb->messages_per_minute);
+    if (mb->urgent_connections >= mb->connections)
+        config_mistakes_add(
+            &b->m, config_build_line(t->section, "urgent_connections"),
+            "urgent_connections = %u leaves none of connections = %u to other mail; "
+            "write a smaller number",
+            mb->urgent_connections, mb->connections);
     if (*mb->login == '\0')
         config_build_text(b, &mb->login, mb->address);
 }

@@ -45,6 +45,12 @@ static const struct config_kind kinds[] = {
      .help = "Mailboxes that a message may leave through. Needed only where one order for all mail "
              "is not "
              "enough. The route named default is used for every device that names no other."},
+    {.kind = "notify",
+     .named = true,
+     .example = "pager",
+     .help =
+         "A program that is told when something needs a person, by whatever way still works when "
+         "mail does not. There may be several."},
     {.kind = "api", .help = "Where the outtray command reaches the daemon."},
 };
 
@@ -79,13 +85,40 @@ static const struct config_row rows[] = {
      .help = "Name to sign in with, where that is not the address.",
      FIELD(config_mailbox, login)},
     {.section = "mailbox",
+     .key = "send_as",
+     .type = CONFIG_SENDERS,
+     .fallback = "",
+     .example = "alarm@example.com, example.net",
+     .help = "Whom it may send as besides its own address: addresses, or domains for every address "
+             "in them (.example.net for all below example.net). The service must allow it, too: "
+             "Send As permission, or an alias.",
+     FIELD(config_mailbox, send_as)},
+    {.section = "mailbox",
+     .key = "from",
+     .type = CONFIG_FROM,
+     .fallback = "rewrite",
+     .help =
+         "What becomes of a From that the mailbox may not send as. rewrite puts the mailbox's "
+         "address there; the original goes to Reply-To where it can be answered. keep leaves it "
+         "as it is, and the service may refuse it. An address is put into every message.",
+     FIELD(config_mailbox, from)},
+    {.section = "mailbox",
+     .key = "from_name",
+     .type = CONFIG_TEXT,
+     .fallback = "",
+     .example = "Office scanner",
+     .help = "Display name where From is changed. Without it the original's stays, or it is the "
+             "device's name.",
+     FIELD(config_mailbox, from_name)},
+    {.section = "mailbox",
      .key = "provider",
      .type = CONFIG_TEXT,
      .fallback = "office365",
      .choices = "office365 custom",
-     .help = "The mail service. It sets what this section leaves out: office365 sets what is shown "
-             "here; custom sets no host, no messages_per_minute and no recipients_per_day, and the "
-             "rest as shown.",
+     .help =
+         "The mail service. It sets what this section leaves out: office365 sets what is shown "
+         "here; custom sets no host and no limits of messages_per_minute, recipients_per_day and "
+         "recipients_per_message, and the rest as shown.",
      FIELD(config_mailbox, provider)},
     {.section = "mailbox",
      .key = "host",
@@ -149,12 +182,37 @@ static const struct config_row rows[] = {
      .help = "Messages a minute; 0 is no limit.",
      FIELD(config_mailbox, messages_per_minute)},
     {.section = "mailbox",
+     .key = "urgent_reserve",
+     .type = CONFIG_NUMBER,
+     .fallback = "0",
+     .max = 100000,
+     .help =
+         "Messages of each minute that only urgent mail may use; less than messages_per_minute.",
+     FIELD(config_mailbox, urgent_reserve)},
+    {.section = "mailbox",
      .key = "recipients_per_day",
      .type = CONFIG_NUMBER,
      .fallback = "10000",
      .max = 100000000,
      .help = "Recipients in 24 hours; 0 is no limit.",
      FIELD(config_mailbox, recipients_per_day)},
+    {.section = "mailbox",
+     .key = "recipients_per_message",
+     .type = CONFIG_NUMBER,
+     .fallback = "500",
+     .max = 1000,
+     .help =
+         "Recipients that the service takes with one message; the message is sent several times "
+         "where it has more. 0 is no limit.",
+     FIELD(config_mailbox, recipients_per_message)},
+    {.section = "mailbox",
+     .key = "urgent_connections",
+     .type = CONFIG_NUMBER,
+     .fallback = "0",
+     .max = 99,
+     .help = "Connections that only urgent mail may use, so that an alarm need not wait until a "
+             "large scan has been sent; less than connections.",
+     FIELD(config_mailbox, urgent_connections)},
     {.section = "mailbox",
      .key = "max_size",
      .type = CONFIG_SIZE,
@@ -165,6 +223,22 @@ static const struct config_row rows[] = {
          "Largest message the service takes from this mailbox, as sent: attachments count a third "
          "more than the file's size. Raise it when the limit was raised there.",
      FIELD(config_mailbox, max_size)},
+    {.section = "mailbox",
+     .key = "idle_time",
+     .type = CONFIG_TIME,
+     .fallback = "60s",
+     .min = SECONDS(1),
+     .max = MINUTES(60),
+     .help = "A connection that was not used for so long is closed, before the service does it.",
+     FIELD(config_mailbox, idle_ms)},
+    {.section = "mailbox",
+     .key = "session_time",
+     .type = CONFIG_TIME,
+     .fallback = "8m",
+     .min = SECONDS(10),
+     .max = DAYS(1),
+     .help = "A connection that is older is closed after its message.",
+     FIELD(config_mailbox, session_ms)},
 
     {.section = "relay",
      .key = "hostname",
@@ -193,15 +267,18 @@ static const struct config_row rows[] = {
      .type = CONFIG_SIZE,
      .fallback = "10G",
      .max = TB(1024),
-     .help = "How much disk the queue may take before devices are asked to wait; 0 is no limit.",
+     .help =
+         "How much disk the queue may take before devices are asked to wait; 0 is no limit. The "
+         "last tenth, at most 256M, is for urgent mail.",
      FIELD(config, spool_max)},
     {.section = "relay",
      .key = "spool_min_free",
      .type = CONFIG_SIZE,
      .fallback = "200M",
      .max = TB(1024),
-     .help =
-         "How much of the queue's file system stays free: with less, devices are asked to wait.",
+     .help = "How much of the queue's file system stays free: with less, devices are asked to "
+             "wait, and "
+             "with a tenth more all but those whose mail is urgent.",
      FIELD(config, spool_min_free)},
     {.section = "relay",
      .key = "give_up",
@@ -221,6 +298,40 @@ static const struct config_row rows[] = {
      .help = "How long to wait before a message is sent again of which nobody knows whether it "
              "arrived, because the connection broke after its last byte.",
      FIELD(config, uncertain_wait_ms)},
+    {.section = "relay",
+     .key = "uncertain_wait_urgent",
+     .type = CONFIG_TIME,
+     .fallback = "1m",
+     .max = DAYS(1),
+     .help = "The same for urgent mail: a double alarm is better than a late one.",
+     FIELD(config, uncertain_wait_urgent_ms)},
+    {.section = "relay",
+     .key = "operator",
+     .type = CONFIG_MAIL,
+     .fallback = "",
+     .example = "it@example.com",
+     .help =
+         "Mail address of whoever looks after this relay. Reports go there: which mail has failed "
+         "and why, which is late. Without it only the status, the log and [notify NAME] tell.",
+     FIELD(config, operator)},
+    {.section = "relay",
+     .key = "dead_keep",
+     .type = CONFIG_TIME,
+     .fallback = "14d",
+     .min = MINUTES(60),
+     .max = DAYS(3650),
+     .help =
+         "How long a dead letter is kept. Only then it is deleted, and only when its report was "
+         "handed over or somebody has seen it in the status or a list. Time in which the daemon "
+         "does not run does not count.",
+     FIELD(config, dead_keep_ms)},
+    {.section = "relay",
+     .key = "delay_notice",
+     .type = CONFIG_TIME,
+     .fallback = "4h",
+     .max = DAYS(60),
+     .help = "Mail that waits for longer is reported once, all of it together; 0 is never.",
+     FIELD(config, delay_notice_ms)},
     {.section = "relay",
      .key = "certificate",
      .type = CONFIG_FILE,
@@ -302,6 +413,13 @@ static const struct config_row rows[] = {
          "devices that cannot do without. optional: what is sent must be right. required: no mail "
          "without it. off: not offered.",
      FIELD(config_listener, auth)},
+    {.section = "listener",
+     .key = "lane",
+     .type = CONFIG_CHOICE,
+     .fallback = "normal",
+     .choices = "urgent normal bulk",
+     .help = "The lane of what comes in here, unless the device has one of its own.",
+     FIELD(config_listener, lane)},
     {.section = "listener",
      .key = "certificate",
      .type = CONFIG_FILE,
@@ -436,6 +554,26 @@ static const struct config_row rows[] = {
              "switch the splitting off at the device.",
      FIELD(config, join_split)},
     {.section = "devices",
+     .key = "report_to_sender",
+     .type = CONFIG_CHOICE,
+     .fallback = "asked",
+     .choices = "no asked yes",
+     .help =
+         "Whether the sender hears when mail has failed or is late, where the address can be "
+         "answered. asked: when the device asked for it (NOTIFY of RFC 3461). The operator hears "
+         "in any case.",
+     FIELD(config, report_to_sender)},
+    {.section = "devices",
+     .key = "sent_twice",
+     .type = CONFIG_CHOICE,
+     .fallback = "mark",
+     .choices = "mark once",
+     .help =
+         "Some devices send a mail again when the answer takes too long for them. The same mail to "
+         "the same recipients within 15 minutes is marked and sent, or, with once, accepted and "
+         "not sent again.",
+     FIELD(config, sent_twice)},
+    {.section = "devices",
      .key = "recipient_domains",
      .type = CONFIG_DOMAINS,
      .fallback = "",
@@ -467,7 +605,7 @@ static const struct config_row rows[] = {
      .choices = "urgent normal bulk",
      .help =
          "The order in which mail of a route leaves: urgent for alarms, bulk for newsletters and "
-         "reports.",
+         "reports. Left out, what the listener says.",
      FIELD(config_device, lane)},
     {.section = "device",
      .key = "route",
@@ -527,6 +665,22 @@ static const struct config_row rows[] = {
      .help = "Instead of what [devices] says.",
      FIELD(config_device, join_split)},
     {.section = "device",
+     .key = "report_to_sender",
+     .type = CONFIG_CHOICE,
+     .fallback = "",
+     .example = "yes",
+     .choices = "no asked yes",
+     .help = "Instead of what [devices] says.",
+     FIELD(config_device, report_to_sender)},
+    {.section = "device",
+     .key = "sent_twice",
+     .type = CONFIG_CHOICE,
+     .fallback = "",
+     .example = "once",
+     .choices = "mark once",
+     .help = "Instead of what [devices] says.",
+     FIELD(config_device, sent_twice)},
+    {.section = "device",
      .key = "mt_priority",
      .type = CONFIG_CHOICE,
      .fallback = "no",
@@ -534,6 +688,15 @@ static const struct config_row rows[] = {
      .help = "Offer MT-PRIORITY (RFC 6710), and let the device choose the lane of each message "
              "with it: 4 and above is urgent, below 0 bulk.",
      FIELD(config_device, mt_priority)},
+    {.section = "device",
+     .key = "importance",
+     .type = CONFIG_CHOICE,
+     .fallback = "no",
+     .choices = "no yes",
+     .help =
+         "Let the device choose the lane of each message with the header field Importance (high "
+         "is urgent, low is bulk) or X-Priority (1 and 2, 4 and 5).",
+     FIELD(config_device, importance)},
     {.section = "device",
      .key = "max_size",
      .type = CONFIG_SIZE,
@@ -576,17 +739,103 @@ static const struct config_row rows[] = {
      .example = "example.com, .example.net",
      .help = "Domains that its mail may be sent to, instead of those of [devices].",
      FIELD(config_device, recipient_domains)},
+    {.section = "device",
+     .key = "from",
+     .type = CONFIG_FROM,
+     .fallback = "",
+     .example = "rewrite",
+     .help =
+         "Whom its mail is from: rewrite, keep or an address, instead of what the mailbox says.",
+     FIELD(config_device, from)},
+    {.section = "device",
+     .key = "from_name",
+     .type = CONFIG_TEXT,
+     .fallback = "",
+     .example = "Copier, 2nd floor",
+     .help = "Display name where From is changed, instead of what the mailbox says.",
+     FIELD(config_device, from_name)},
 
     {.section = "route",
      .key = "mailboxes",
      .type = CONFIG_NAMES,
      .fallback = "",
      .example = "office",
-     .help =
-         "Names of [mailbox NAME] sections, the preferred one first. The next is used while those "
-         "before it are paused or at their limits.",
+     .help = "Names of [mailbox NAME] sections, the preferred one first.",
      .required = true,
      .field = NO_FIELD},
+    {.section = "route",
+     .key = "choose",
+     .type = CONFIG_CHOICE,
+     .fallback = "share",
+     .choices = "share order",
+     .help = "share takes the mailbox that has most left of its limits; order takes the first one, "
+             "and the next only while those before it are paused or at their limits.",
+     FIELD(config_route, choose)},
+    {.section = "route",
+     .key = "backup",
+     .type = CONFIG_NAMES,
+     .fallback = "",
+     .example = "spare",
+     .help = "Names of mailboxes, maybe at another service, that take over when none of the others "
+             "could be used for some time.",
+     .field = NO_FIELD},
+    {.section = "route",
+     .key = "backup_after",
+     .type = CONFIG_TIME,
+     .fallback = "30m",
+     .max = DAYS(7),
+     .help = "... for that time.",
+     FIELD(config_route, backup_after_ms)},
+    {.section = "route",
+     .key = "backup_urgent",
+     .type = CONFIG_CHOICE,
+     .fallback = "yes",
+     .choices = "no yes",
+     .help = "Urgent mail takes the backup at once while none of the others can be used.",
+     FIELD(config_route, backup_urgent)},
+    {.section = "route",
+     .key = "listeners",
+     .type = CONFIG_NAMES,
+     .fallback = "",
+     .example = "main",
+     .help = "Mail takes this route when it came in by one of these listeners. Of several routes "
+             "whose conditions all hold, the first in this file counts; a device's own route goes "
+             "before; where none fits it is the route default.",
+     .field = NO_FIELD},
+    {.section = "route",
+     .key = "senders",
+     .type = CONFIG_SENDERS,
+     .fallback = "",
+     .example = "example.net, boss@example.com",
+     .help = "... when the device gave one of these senders (MAIL FROM).",
+     FIELD(config_route, senders)},
+    {.section = "route",
+     .key = "recipient_domains",
+     .type = CONFIG_DOMAINS,
+     .fallback = "",
+     .example = "example.com",
+     .help = "... when every recipient is in one of these domains.",
+     FIELD(config_route, recipient_domains)},
+
+    {.section = "notify",
+     .key = "command",
+     .type = CONFIG_FILE,
+     .fallback = "",
+     .example = "/usr/local/bin/tell-it",
+     .help =
+         "The program, started by itself and not by a shell, as the daemon's user. It gets the "
+         "event's name as its argument and the event as one line of JSON on its standard input. "
+         "What it prints goes to the log. It has 30 seconds.",
+     .required = true,
+     FIELD(config_notify, command)},
+    {.section = "notify",
+     .key = "events",
+     .type = CONFIG_WORDS,
+     .fallback = "",
+     .example = "mailbox-paused dead-letter",
+     .choices = "mailbox-paused mailbox-recovered dead-letter held delayed spool-failing",
+     .help = "What it is told of. Without it: everything.",
+     FIELD(config_notify, events)},
 
     {.section = "api",
      .key = "socket",
@@ -627,5 +876,5 @@ const struct config_row *config_row_find(const char *section, const char *key)
 bool config_row_is_list(const struct config_row *row)
 {
     return row->type == CONFIG_ADDRESSES || row->type == CONFIG_DOMAINS ||
-           row->type == CONFIG_NAMES;
+           row->type == CONFIG_SENDERS || row->type == CONFIG_NAMES;
 }

@@ -8,6 +8,7 @@
 
 #define MAIL_MAX  254 /* RFC 5321 4.5.3.1.3 less the angle brackets */
 #define HOST_MAX  253
+#define LOCAL_MAX 64
 #define LABEL_MAX 63
 #define DIGITS    "0123456789"
 #define ITEM_MAX  (2 * NET_TEXT_MAX)
@@ -65,6 +66,10 @@ bool config_value_size(const char *text, uint64_t *out_octets)
 
 bool config_value_time(const char *text, uint64_t *out_ms)
 {
+    if (strcmp(text, "0") == 0) { /* nothing needs no unit */
+        *out_ms = 0;
+        return true;
+    }
     return parse_with_unit(text, time_units, COUNT(time_units), out_ms);
 }
 
@@ -361,25 +366,56 @@ static bool add_domain(struct config_domains *d, const char *text)
     return true;
 }
 
-static bool set_domains(const struct config_row *row, const char *text, void *field,
-                        struct error *err)
+/* A list whose items the row's type takes; `wanted` says what they are. */
+static bool set_names(bool (*is_good)(const char *), const char *text, const char *wanted,
+                      void *field, struct error *err)
 {
     struct config_domains *d = field;
-    char item[HOST_MAX + 2];
+    char item[HOST_MAX + LOCAL_MAX + 2];
 
-    (void)row;
     while (config_value_item(&text, item, sizeof item)) {
-        if (!is_domain_item(item))
-            return error_set(err, ERROR_INVALID,
-                             "\"%s\" is not a domain; write example.com, or .example.com for all "
-                             "below it, with commas between them",
-                             item);
+        if (!is_good(item))
+            return error_set(err, ERROR_INVALID, "\"%s\" is %s", item, wanted);
         if (d->count >= CONFIG_DOMAINS_MAX)
             return error_set(err, ERROR_LIMIT, "there are at most %d", CONFIG_DOMAINS_MAX);
         if (!add_domain(d, item))
             return error_set(err, ERROR_NO_ROOM, "there is not enough memory");
     }
     return true;
+}
+
+static bool set_domains(const struct config_row *row, const char *text, void *field,
+                        struct error *err)
+{
+    (void)row;
+    return set_names(is_domain_item, text,
+                     "not a domain; write example.com, or .example.com for all below it, with "
+                     "commas between them",
+                     field, err);
+}
+
+static bool is_sender_item(const char *text)
+{
+    return is_domain_item(text) || config_value_is_mail(text);
+}
+
+static bool set_senders(const struct config_row *row, const char *text, void *field,
+                        struct error *err)
+{
+    (void)row;
+    return set_names(is_sender_item, text,
+                     "neither a mail address nor a domain; write alarm@example.com, example.com, "
+                     "or .example.com for all below it, with commas between",
+                     field, err);
+}
+
+static bool set_from(const struct config_row *row, const char *text, void *field, struct error *err)
+{
+    if (*text != '\0' && strcmp(text, "rewrite") != 0 && strcmp(text, "keep") != 0 &&
+        !config_value_is_mail(text))
+        return error_set(err, ERROR_INVALID,
+                         "write rewrite, keep or a mail address such as scans@example.com");
+    return set_text(row, text, field, err);
 }
 
 static bool (*const setters[])(const struct config_row *, const char *, void *, struct error *) = {
@@ -389,7 +425,8 @@ static bool (*const setters[])(const struct config_row *, const char *, void *, 
     [CONFIG_PORT] = set_port,           [CONFIG_SIZE] = set_size,
     [CONFIG_TIME] = set_time,           [CONFIG_CHOICE] = set_choice,
     [CONFIG_ADDRESSES] = set_addresses, [CONFIG_DOMAINS] = set_domains,
-    [CONFIG_WORDS] = set_words,
+    [CONFIG_WORDS] = set_words,         [CONFIG_SENDERS] = set_senders,
+    [CONFIG_FROM] = set_from,
 };
 
 bool config_value_set(const struct config_row *row, const char *text, void *field,

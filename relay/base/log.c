@@ -55,12 +55,17 @@ bool log_level_parse(const char *text, enum log_level *out_level)
     return false;
 }
 
+static bool fits(const struct line *l, size_t len)
+{
+    return l->len + len + CUT_RESERVED < l->size;
+}
+
 /* Puts a piece whole or not at all, so that neither an escape nor a character is ever split. */
 static void put(struct line *l, const char *piece, size_t len)
 {
     if (l->cut)
         return;
-    if (l->len + len + CUT_RESERVED < l->size) {
+    if (fits(l, len)) {
         memcpy(l->p + l->len, piece, len);
         l->len += len;
         return;
@@ -143,15 +148,26 @@ static bool is_plain(const char *text)
     return true;
 }
 
+/* How much of a text, from its beginning, stands for itself. */
+static size_t run_of_ascii(const unsigned char *p)
+{
+    size_t n = 0;
+
+    while (p[n] >= 0x20 && p[n] < 0x7f && p[n] != '"' && p[n] != '\\')
+        n++;
+    return n;
+}
+
 static void put_escaped(struct line *l, const char *text)
 {
     const unsigned char *p = (const unsigned char *)text;
     char escape[ESCAPE_MAX + 1];
 
     while (*p != '\0' && !l->cut) {
-        size_t len = utf8_length(p);
+        size_t run = run_of_ascii(p);
+        size_t len = run > 0 && fits(l, run) ? run : utf8_length(p);
 
-        if (len > 0 && !is_deceptive(p, len)) {
+        if (len > 0 && (len == run || !is_deceptive(p, len))) {
             put(l, (const char *)p, len);
             p += len;
         } else {

@@ -43,7 +43,8 @@ bool privileges_own_directory(const char *user, const char *path, struct error *
     if (pw == NULL)
         return false;
     if (mkdir(path, 0750) != 0)
-        return errno == EEXIST || error_errno(err, errno, "make directory %s", path);
+        return errno == EEXIST || errno == EROFS ||
+               error_errno(err, errno, "make directory %s", path);
     return chown(path, pw->pw_uid, pw->pw_gid) == 0 ||
            error_errno(err, errno, "give directory %s to user %s", path, user);
 }

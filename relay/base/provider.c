@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-#define MB ((uint64_t)1024 * 1024)
+#define MB     ((uint64_t)1024 * 1024)
+#define SECOND ((uint64_t)1000)
 
 static const struct provider table[] = {
     {
@@ -12,7 +13,10 @@ static const struct provider table[] = {
         .connections = 3,
         .messages_per_minute = 30,
         .recipients_per_day = 10000,
+        .recipients_per_message = 500,
         .max_size = 35 * MB,
+        .idle_ms = 60 * SECOND,
+        .session_ms = 8 * 60 * SECOND,
     },
     {
         .name = "custom",
@@ -20,6 +24,8 @@ static const struct provider table[] = {
         .port = 587,
         .connections = 3,
         .max_size = 35 * MB,
+        .idle_ms = 60 * SECOND,
+        .session_ms = 8 * 60 * SECOND,
     },
 };
 

@@ -17,9 +17,12 @@ struct provider {
     uint16_t port;
     bool implicit_tls; /* TLS from the first octet instead of STARTTLS */
     uint32_t connections;
-    uint32_t messages_per_minute; /* 0 = no limit */
-    uint32_t recipients_per_day;  /* 0 = no limit */
-    uint64_t max_size;            /* octets of mail data */
+    uint32_t messages_per_minute;    /* 0 = no limit */
+    uint32_t recipients_per_day;     /* 0 = no limit */
+    uint32_t recipients_per_message; /* 0 = no limit */
+    uint64_t max_size;               /* octets of mail data */
+    uint64_t idle_ms;                /* see config_mailbox */
+    uint64_t session_ms;
 };
 
 const struct provider *providers(size_t *out_count);

@@ -273,6 +273,13 @@ size_t secret_length(const struct secret *s)
     return s->len;
 }
 
+bool secret_equal(const struct secret *a, const struct secret *b)
+{
+    if (a == NULL || b == NULL)
+        return a == b;
+    return a->len == b->len && memcmp(a->text, b->text, a->len) == 0;
+}
+
 void secret_free(struct secret *s)
 {
     size_t pages;

@@ -32,6 +32,7 @@ struct secret *secret_from_text(const char *text, size_t len, struct error *err)
 /* Valid until freed; NUL-terminated. */
 const char *secret_text(const struct secret *s);
 size_t secret_length(const struct secret *s);
-void secret_free(struct secret *s); /* accepts NULL */
+bool secret_equal(const struct secret *a, const struct secret *b); /* accept NULL: of nothing */
+void secret_free(struct secret *s);                                /* accepts NULL */
 
 #endif

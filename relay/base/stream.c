@@ -54,6 +54,7 @@ struct stream {
     bool blocked; /* the socket took no more; waiting for it to be writable */
     bool secure;  /* bytes go through tls */
     bool serves;  /* tls is a server's */
+    bool hurries; /* acknowledges at once what it has read */
     enum stream_rest rest;
     bool fin_seen;
     uint16_t port;
@@ -73,18 +74,26 @@ struct stream {
 
 struct stream_loop {
     struct event_base *base;
-    struct event turn; /* fires in the turn after the one it was asked for in */
+    struct event turn; /* once all that is ready now has been dealt with */
+    bool in_turn;
     struct stream *first_turn;
     struct stream *last_turn;
     size_t streams;
     uint8_t buffer[STREAM_READ];
 };
 
+/* A few milliseconds late at most, and next to free. */
+#ifdef CLOCK_MONOTONIC_COARSE
+#define IDLE_CLOCK CLOCK_MONOTONIC_COARSE
+#else
+#define IDLE_CLOCK CLOCK_MONOTONIC
+#endif
+
 static uint64_t monotonic_ms(void)
 {
     struct timespec now = {0};
 
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    (void)clock_gettime(IDLE_CLOCK, &now);
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
@@ -96,9 +105,19 @@ static struct timeval timeval_of(uint64_t ms)
 
 /* ---- What a stream waits for ---- */
 
-static void queue_turn(struct stream *s)
+/* A turn that asks for another one lets the loop look at its sockets first. */
+static void ask_for_turn(struct stream_loop *loop)
 {
     const struct timeval at_once = {0, 0};
+
+    if (loop->in_turn)
+        (void)event_add(&loop->turn, &at_once);
+    else
+        event_active(&loop->turn, EV_TIMEOUT, 0);
+}
+
+static void queue_turn(struct stream *s)
+{
     struct stream_loop *loop = s->loop;
 
     if (s->in_turn)
@@ -110,7 +129,7 @@ static void queue_turn(struct stream *s)
     else
         loop->last_turn->next_turn = s;
     loop->last_turn = s;
-    (void)event_add(&loop->turn, &at_once);
+    ask_for_turn(loop);
 }
 
 static bool is_open(const struct stream *s)
@@ -164,13 +183,24 @@ static bool has_work(const struct stream *s)
     return can_read(s) && (s->lost != 0 || (s->secure && tls_buffered(s->tls) > 0));
 }
 
-static bool watch(struct event *event, bool wanted)
+static bool is_watched(const struct event *event)
 {
-    bool watched = event_pending(event, EV_READ | EV_WRITE, NULL) != 0;
+    return event_pending(event, EV_READ | EV_WRITE, NULL) != 0;
+}
 
-    if (watched == wanted)
+/* Most pauses end before anything arrives: watching ends with the first octet that nobody wants. */
+static bool watch_readable(struct stream *s)
+{
+    return !wants_read(s) || is_watched(&s->readable) || event_add(&s->readable, NULL) == 0;
+}
+
+static bool watch_writable(struct stream *s)
+{
+    bool wanted = wants_write(s);
+
+    if (is_watched(&s->writable) == wanted)
         return true;
-    return wanted ? event_add(event, NULL) == 0 : event_del(event) == 0;
+    return wanted ? event_add(&s->writable, NULL) == 0 : event_del(&s->writable) == 0;
 }
 
 /* Every way into the module ends here: what is watched follows from the state. */
@@ -178,7 +208,7 @@ static void update(struct stream *s)
 {
     if (s->fd < 0)
         return;
-    if (!watch(&s->readable, wants_read(s)) || !watch(&s->writable, wants_write(s)))
+    if (!watch_readable(s) || !watch_writable(s))
         s->lost = ENOMEM;
     if (has_work(s))
         queue_turn(s);
@@ -373,6 +403,20 @@ static void read_stopped(struct stream *s, enum tls_step step, const struct erro
     }
 }
 
+/* A server that gathers small segments (Nagle) sends the rest of its replies only when it has heard
+ * of the first, and the kernel would let it wait for 40 ms. */
+static void acknowledge(const struct stream *s)
+{
+#ifdef TCP_QUICKACK
+    static const int on = 1;
+
+    if (s->hurries)
+        (void)setsockopt(s->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
+#else
+    (void)s;
+#endif
+}
+
 /* One read and one on_data. False when the socket has nothing more for now. */
 static bool read_once(struct stream *s)
 {
@@ -383,6 +427,7 @@ static bool read_once(struct stream *s)
     size_t got = 0;
     enum tls_step step = receive(s, buffer + have, room, &got, &err);
 
+    acknowledge(s); /* also what was TLS's own, as session tickets are */
     if (step != TLS_OK) {
         read_stopped(s, step, &err);
         return false;
@@ -627,12 +672,16 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
-    if (s->state == STATE_HANDSHAKE)
+    if (!wants_read(s))
+        (void)event_del(&s->readable);
+    else if (s->state == STATE_HANDSHAKE)
         handshake(s);
     else if (s->state == STATE_FLUSHING || s->state == STATE_LINGERING)
         discard_some(s);
     else
         read_some(s);
+    if (is_open(s) && s->out != NULL) /* the answer does not wait for the other streams' turn */
+        write_some(s);
     update(s);
 }
 
@@ -746,6 +795,7 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
     (void)what;
     loop->first_turn = NULL;
     loop->last_turn = NULL;
+    loop->in_turn = true;
     for (; s != NULL; s = next) {
         next = s->next_turn;
         s->in_turn = false;
@@ -754,6 +804,7 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
         else
             take_turn(s);
     }
+    loop->in_turn = false;
 }
 
 /* ---- What others call ---- */
@@ -765,6 +816,7 @@ struct stream_loop *stream_loop_new(struct event_base *base)
     if (loop == NULL)
         return NULL;
     loop->base = base;
+    loop->in_turn = false;
     loop->first_turn = NULL;
     loop->last_turn = NULL;
     loop->streams = 0;
@@ -773,6 +825,11 @@ struct stream_loop *stream_loop_new(struct event_base *base)
         return NULL;
     }
     return loop;
+}
+
+struct event_base *stream_loop_base(const struct stream_loop *loop)
+{
+    return loop->base;
 }
 
 void stream_loop_free(struct stream_loop *loop)
@@ -879,6 +936,7 @@ struct stream *stream_connect(struct stream_loop *loop, const struct net_address
     }
     s->peer = *address;
     s->port = port;
+    s->hurries = true;
     net_text(address, s->peer_text);
     s->state = STATE_CONNECTING;
     if (connect(fd, (const struct sockaddr *)&to, len) != 0 && errno != EINPROGRESS) {

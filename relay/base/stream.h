@@ -64,6 +64,7 @@ struct stream_events {
 
 /* The base is borrowed. NULL without memory. */
 struct stream_loop *stream_loop_new(struct event_base *base);
+struct event_base *stream_loop_base(const struct stream_loop *loop);
 /* Every stream must have been freed. Accepts NULL. */
 void stream_loop_free(struct stream_loop *loop);
 

@@ -41,7 +41,9 @@ struct work {
     bool stopping;
 
     /* Of the loop's thread alone. */
-    size_t under_way;          /* submitted, done() not yet called */
+    size_t under_way; /* submitted, done() not yet called */
+    struct list soon;
+    struct event *soon_event;
     int wake_read, wake_write; /* the same descriptor with eventfd */
     struct event *wake_event;
     pthread_t threads[THREADS];
@@ -109,10 +111,12 @@ static void *thread_main(void *arg)
         pthread_mutex_lock(&w->lock);
         first = w->finished.first == NULL;
         list_add(&w->finished, job);
-        if (first) {
-            pthread_cond_signal(&w->finished_filled);
-            wake_loop(w);
-        }
+        if (!first)
+            continue;
+        pthread_cond_signal(&w->finished_filled);
+        pthread_mutex_unlock(&w->lock); /* whoever wakes finds it free */
+        wake_loop(w);
+        pthread_mutex_lock(&w->lock);
     }
     pthread_mutex_unlock(&w->lock);
     return NULL;
@@ -137,7 +141,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
     uint64_t drop[8];
 
     (void)what;
-    while (read(fd, drop, sizeof drop) > 0)
+    while (read(fd, drop, sizeof drop) == sizeof drop) /* an eventfd gives 8 octets, once */
         ;
     pthread_mutex_lock(&w->lock);
     jobs = list_take_all(&w->finished);
@@ -153,8 +157,8 @@ static void submit_to(struct lane_queue *q, struct executor_job *job)
     pthread_mutex_lock(&w->lock);
     assert(!w->stopping);
     list_add(&q->waiting, job);
-    pthread_cond_signal(&q->filled);
     pthread_mutex_unlock(&w->lock);
+    pthread_cond_signal(&q->filled); /* after the lock, so that who wakes finds it free */
 }
 
 static struct lane_queue *database_lane(struct work *w);
@@ -182,19 +186,38 @@ static void submit_database(void *ctx, enum executor_lane lane, struct executor_
     submit_to(database_lane(w), job);
 }
 
+static void on_soon(evutil_socket_t fd, short what, void *arg)
+{
+    struct work *w = arg;
+
+    (void)fd;
+    (void)what;
+    deliver(w, list_take_all(&w->soon));
+}
+
+/* Active events run in the order in which they became active. */
+static void soon(void *ctx, struct executor_job *job)
+{
+    struct work *w = ctx;
+
+    w->under_way++;
+    list_add(&w->soon, job);
+    event_active(w->soon_event, EV_TIMEOUT, 0);
+}
+
 struct executor work_executor(struct work *w)
 {
-    return (struct executor){w, submit};
+    return (struct executor){w, submit, soon};
 }
 
 struct executor work_slow_executor(struct work *w)
 {
-    return (struct executor){w, submit_slow};
+    return (struct executor){w, submit_slow, NULL};
 }
 
 struct executor work_database_executor(struct work *w)
 {
-    return (struct executor){w, submit_database};
+    return (struct executor){w, submit_database, NULL};
 }
 
 static bool open_wake(struct work *w, struct error *err)
@@ -221,7 +244,8 @@ static bool open_wake(struct work *w, struct error *err)
 static bool watch_wake(struct work *w, struct event_base *base, struct error *err)
 {
     w->wake_event = event_new(base, w->wake_read, EV_READ | EV_PERSIST, on_wake, w);
-    if (w->wake_event == NULL || event_add(w->wake_event, NULL) < 0)
+    w->soon_event = event_new(base, -1, 0, on_soon, w);
+    if (w->wake_event == NULL || w->soon_event == NULL || event_add(w->wake_event, NULL) < 0)
         return error_set(err, ERROR_NO_ROOM, "watch the threads' wake-up");
     return true;
 }
@@ -297,6 +321,7 @@ struct work *work_new(struct event_base *base, struct error *err)
     (void)pthread_mutex_init(&w->lock, NULL);
     (void)pthread_cond_init(&w->finished_filled, NULL);
     list_init(&w->finished);
+    list_init(&w->soon);
     init_lane(w, &w->journal);
     init_lane(w, &w->content);
     init_lane(w, &w->slow);
@@ -312,8 +337,12 @@ struct work *work_new(struct event_base *base, struct error *err)
 void work_drain(struct work *w)
 {
     while (w->under_way > 0) {
-        struct executor_job *jobs;
+        struct executor_job *jobs = list_take_all(&w->soon);
 
+        if (jobs != NULL) {
+            deliver(w, jobs);
+            continue;
+        }
         pthread_mutex_lock(&w->lock);
         while (w->finished.first == NULL)
             pthread_cond_wait(&w->finished_filled, &w->lock);
@@ -344,6 +373,8 @@ void work_free(struct work *w)
     join_threads(w);
     if (w->wake_event != NULL)
         event_free(w->wake_event);
+    if (w->soon_event != NULL)
+        event_free(w->soon_event);
     if (w->wake_read >= 0)
         (void)close(w->wake_read);
     if (w->wake_write >= 0 && w->wake_write != w->wake_read)

@@ -5,8 +5,9 @@
  * EXECUTOR_CONTENT jobs. A thread of its own does what keeps a processor busy for long, one job at
  * a time, so that such jobs never hold up mail; so has the database, started when it gets its first
  * job. Finished jobs come back to the loop's thread through an eventfd (a pipe where there is none)
- * and get their done() there. work_executor() is what queue/ is given. Threads block all signals.
- * Stacks are small (WORK_STACK).
+ * and get their done() there; what is to be done soon follows the callbacks that the loop has
+ * ready. work_executor() is what queue/ is given. Threads block all signals. Stacks are small
+ * (WORK_STACK).
  */
 #ifndef OUTTRAY_RELAY_BASE_WORK_H
 #define OUTTRAY_RELAY_BASE_WORK_H

@@ -103,6 +103,7 @@ void access_as(const struct config *c, const struct net_address *address,
     set_limits(c, address, out);
     if (out->device != NULL) {
         set_own_limits(out->device, out);
+        out->has_lane = out->device->has_lane;
         out->lane = out->device->lane;
         if (out->device->route[0] != '\0')
             out->route = out->device->route;

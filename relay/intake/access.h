@@ -19,6 +19,7 @@ struct access {
     const struct config_device *device;        /* NULL: an allowed address without a name */
     char name[CONFIG_NAME_MAX + NET_TEXT_MAX]; /* the device's name, or the address */
     const char *route;                         /* never "": "default" when the device names none */
+    bool has_lane;                             /* of its own, instead of the listener's */
     enum lane lane;
     /* The device's own limits, or those of [devices]. */
     uint64_t max_size; /* 0 = what the route's mailboxes take */

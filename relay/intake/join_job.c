@@ -434,7 +434,7 @@ struct join_job *join_job_start(const struct join_job_settings *settings, struct
     header_init(&j->outer);
     header_init(&j->inner);
     j->in_header = true;
-    j->writer = queue_begin(settings->queue, on_drain, j, err);
+    j->writer = queue_begin(settings->queue, LANE_NORMAL, on_drain, j, err);
     if (j->writer == NULL) {
         job_destroy(j);
         return NULL;

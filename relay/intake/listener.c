@@ -438,12 +438,21 @@ static bool start_socket(struct intake *in, struct intake_socket *at)
     return true;
 }
 
+static struct twice *make_twice(void)
+{
+    uint8_t key[TWICE_KEY];
+    for (size_t i = 0; i < TWICE_KEY; i += 4)
+        bytes_put32(key + i, random_draw());
+    return twice_new(key);
+}
+
 static bool make_commons(struct intake *in, struct error *err)
 {
     struct session_commons *c = &in->commons;
+    c->twice = make_twice();
     c->limits = limits_new(random_draw());
     c->hellos = hello_table_new(random_draw());
-    if (c->limits == NULL || c->hellos == NULL)
+    if (c->limits == NULL || c->hellos == NULL || c->twice == NULL)
         return error_set(err, ERROR_NO_ROOM, "cannot start the listeners: out of memory");
     c->profiles = profiles_new(in->set.config, clock_wall_ms(in->set.clock), err);
     return c->profiles != NULL;
@@ -485,6 +494,7 @@ void intake_free(struct intake *in)
     profiles_free(in->commons.profiles);
     hello_table_free(in->commons.hellos);
     limits_free(in->commons.limits);
+    twice_free(in->commons.twice);
     if (in->resume != NULL)
         event_free(in->resume);
     if (in->stopped != NULL)

@@ -114,6 +114,9 @@ static const struct {
     {"bare_lf", "its lines end in LF instead of CR LF", LINE_ENDS},
     {"bare_cr", "its lines end in CR instead of CR LF", LINE_ENDS},
     {"cr_cr_lf", "its lines end in CR CR LF", LINE_ENDS},
+    {"sent_twice", "it sends a mail again although the first one was taken",
+     "Raise its time limit for sending (SMTP timeout) if there is one; [device] sent_twice = once "
+     "lets each mail through only once."},
     {"lf_dot_lf", "it does not end its mail properly, so the relay waits ten seconds for more",
      "Nothing need be done, but each mail takes ten seconds; [device] lf_dot_lf = no switches it "
      "off. A firmware update often cures it."},

@@ -215,6 +215,7 @@ struct mail {
     struct bytes written; /* the stored header */
     const uint8_t *store; /* what is due for the spool: in written or in filtered */
     size_t store_len;
+    struct siphash content; /* with has_twice_key */
     struct mime mime;
     uint8_t buffer[DECODED_MAX];
     uint8_t filtered[MIME_ROOM(DECODED_MAX) + MIME_ROOM(0)];
@@ -238,8 +239,11 @@ struct server_fsm {
     uint32_t hide;
     bool auth_equals;
     bool mt_priority;
+    bool importance;
     bool lf_dot_lf;
     bool join_split;
+    bool has_twice_key;
+    uint8_t twice_key[TWICE_KEY];
 
     enum state state;
     char *login;        /* verified, or NULL */
@@ -286,7 +290,7 @@ static void mail_free(struct mail *m)
     free(m);
 }
 
-static struct mail *mail_new(void)
+static struct mail *mail_new(const struct server_fsm *f)
 {
     struct mail *m = malloc(sizeof(*m));
 
@@ -296,6 +300,7 @@ static struct mail *mail_new(void)
     mime_begin(&m->mime, "", 0, "", 0);
     maildata_decoder_init(&m->decoder);
     header_init(&m->header);
+    siphash_begin(&m->content, f->twice_key);
     bytes_init(&m->written, WRITTEN_MAX);
     m->in_header = true;
     return m;
@@ -613,22 +618,12 @@ static void add_recipient(struct server_fsm *f, const char *path,
 }
 
 /* ".example.com" of the list stands for what is below it. */
-static bool is_domain_of(const char *domain, const char *listed)
-{
-    size_t len = strlen(domain);
-    size_t tail = strlen(listed);
-
-    if (listed[0] != '.')
-        return strcasecmp(domain, listed) == 0;
-    return len > tail && strcasecmp(domain + len - tail, listed) == 0;
-}
-
-static bool may_go_to(const struct server_fsm *f, const char *domain)
+static bool may_go_to(const struct server_fsm *f, const char *path)
 {
     if (f->domains == NULL || f->domains->count == 0)
         return true;
     for (size_t i = 0; i < f->domains->count; i++) {
-        if (is_domain_of(domain, f->domains->list[i]))
+        if (address_is_listed(f->domains->list[i], path))
             return true;
     }
     return false;
@@ -649,7 +644,7 @@ static void run_rcpt(struct server_fsm *f, const struct command *c, struct serve
         reply(f, out, "501 5.1.3 Recipient address refused: %s", problem);
     else if (!command_parameters(text, COMMAND_RCPT, &p, &problem))
         reply(f, out, "555 5.5.4 RCPT parameter refused: %s", problem);
-    else if (!may_go_to(f, a.path + a.domain))
+    else if (!may_go_to(f, a.path))
         answer(f, ANSWER_WRONG_DOMAIN, out);
     else {
         f->envelope.smtputf8 |= a.utf8;
@@ -675,7 +670,7 @@ static void run_data(struct server_fsm *f, const struct command *c, struct serve
         answer(f, f->asked > 0 ? ANSWER_NO_RECIPIENTS : ANSWER_NEEDS_RCPT, out);
         return;
     }
-    f->mail = mail_new();
+    f->mail = mail_new(f);
     if (f->mail == NULL) {
         answer(f, ANSWER_NO_MEMORY, out);
         return;
@@ -713,7 +708,7 @@ static void run_bdat(struct server_fsm *f, const struct command *c, struct serve
         answer(f, ANSWER_BDAT_SYNTAX, out);
         return;
     }
-    m = begun ? f->mail : mail_new();
+    m = begun ? f->mail : mail_new(f);
     if (m == NULL) {
         answer(f, ANSWER_BDAT_NO_MEMORY, out);
         return;
@@ -1067,10 +1062,31 @@ static bool keep_partial(struct server_fsm *f)
     return envelope_set(&e->partial_id, part.id);
 }
 
+/* What mail programs write; what is neither here nor there is normal. */
+static void keep_importance(struct server_fsm *f)
+{
+    static const struct {
+        const char *field;
+        const char *begin; /* of its value */
+        enum lane lane;
+    } rows[] = {{"Importance", "high", LANE_URGENT}, {"Importance", "low", LANE_BULK},
+                {"X-Priority", "1", LANE_URGENT},    {"X-Priority", "2", LANE_URGENT},
+                {"X-Priority", "4", LANE_BULK},      {"X-Priority", "5", LANE_BULK}};
+    char text[SERVER_IMPORTANCE_MAX];
+
+    for (size_t i = 0; f->importance && !f->has_lane && i < COUNT(rows); i++) {
+        header_text_named(&f->mail->header, rows[i].field, text, sizeof(text));
+        f->has_lane = strncasecmp(text, rows[i].begin, strlen(rows[i].begin)) == 0;
+        if (f->has_lane)
+            f->envelope.lane = rows[i].lane;
+    }
+}
+
 static bool keep_facts(struct server_fsm *f, const char *message_id)
 {
     char subject[SERVER_SUBJECT_MAX + 1];
 
+    keep_importance(f);
     header_text(&f->mail->header, HEADER_SUBJECT, subject, sizeof(subject));
     return envelope_set(&f->envelope.subject, subject) && keep_message_id(f, message_id) &&
            envelope_set(&f->envelope.repairs, f->mail->header.repairs) && keep_partial(f);
@@ -1260,6 +1276,8 @@ static void take_content(struct server_fsm *f, size_t len, uint64_t wall_ms)
     if (f->state == STATE_SWALLOW)
         return;
     m->size += len;
+    if (f->has_twice_key)
+        siphash_add(&m->content, m->buffer, len);
     if (f->max_size > 0 && m->size > f->max_size) {
         refuse_mail(f, ANSWER_TOO_LARGE, true);
     } else if (!m->in_header) {
@@ -1454,12 +1472,16 @@ struct server_fsm *server_fsm_new(const struct server_settings *settings)
     f->max_size = settings->max_size;
     f->max_recipients = settings->max_recipients;
     f->utc_offset_minutes = settings->utc_offset_minutes;
+    f->has_twice_key = settings->twice_key != NULL;
+    if (f->has_twice_key)
+        memcpy(f->twice_key, settings->twice_key, TWICE_KEY);
     f->tls = settings->tls;
     f->domains = settings->recipient_domains;
     f->auth = settings->auth;
     f->hide = settings->hide;
     f->auth_equals = settings->auth_equals;
     f->mt_priority = settings->mt_priority;
+    f->importance = settings->importance;
     f->lf_dot_lf = settings->lf_dot_lf;
     f->join_split = settings->join_split;
     bytes_init(&f->response, SERVER_LINE_MAX + 1);
@@ -1670,6 +1692,7 @@ static bool become(struct server_fsm *f, const struct server_identity *who)
     f->max_recipients = who->max_recipients;
     f->domains = who->recipient_domains;
     f->mt_priority = who->mt_priority;
+    f->importance = who->importance;
     f->join_split = who->join_split;
     format_too_large(f);
     return true;
@@ -1723,18 +1746,28 @@ void server_fsm_secured(struct server_fsm *f, const char *text)
     f->held = 0;
 }
 
-void server_fsm_shut(struct server_fsm *f, const char *reason, struct server_effect *out)
+void server_fsm_shut(struct server_fsm *f, const char *status, const char *reason,
+                     struct server_effect *out)
 {
     *out = (struct server_effect){.kind = SERVER_NOTHING};
     if (f->state == STATE_CLOSED)
         return;
-    reply(f, out, "421 4.3.2 %s %s", f->hostname, reason);
+    reply(f, out, "421 %s %s %s", status, f->hostname, reason);
     close_with(f, out, reason);
 }
 
 struct envelope *server_fsm_envelope(struct server_fsm *f)
 {
     return &f->envelope;
+}
+
+bool server_fsm_content(const struct server_fsm *f, uint8_t out[TWICE_DIGEST])
+{
+    if (!f->has_twice_key || f->state != STATE_COMMITTING)
+        return false;
+    struct siphash content = f->mail->content;
+    siphash_end(&content, out);
+    return true;
 }
 
 uint64_t server_fsm_announced(const struct server_fsm *f)

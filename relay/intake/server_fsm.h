@@ -53,6 +53,7 @@
 #include "queue/error.h"
 #include "relay/base/config.h"
 #include "relay/intake/quirks.h"
+#include "relay/intake/twice.h"
 
 #define SERVER_LINE_MAX         4096 /* command line with its end; RFC 5321 asks for 512 and more */
 #define SERVER_REPLY_MAX        1024
@@ -60,6 +61,7 @@
 #define SERVER_EMPTY_LINES_MAX  10    /* ignored without a reply; then 500 */
 #define SERVER_CHUNK            16384 /* most mail data in one effect */
 #define SERVER_HELO_MAX         255   /* octets kept of an EHLO or HELO name */
+#define SERVER_IMPORTANCE_MAX   16    /* octets looked at of such a field */
 #define SERVER_SUBJECT_MAX      200   /* octets kept of a subject, for people */
 #define SERVER_LINE_SWALLOW_MAX                                                                    \
     65536 /* octets of a command line without end; then the session is closed */
@@ -87,13 +89,15 @@ struct server_settings {
     enum server_tls tls;
     const struct config_domains *recipient_domains; /* borrowed; NULL or empty: all */
     enum config_login auth;
-    uint32_t hide;          /* from the reply to EHLO: a set of enum config_keyword */
-    bool auth_equals;       /* "AUTH=" as well as "AUTH " in it */
-    bool mt_priority;       /* may choose the lane (RFC 6710) */
-    bool lf_dot_lf;         /* silence after LF . LF ends mail data */
-    bool join_split;        /* the envelope tells which part of a split mail it is */
-    int utc_offset_minutes; /* local time minus UTC, for Date and Received; 0 = they say +0000 */
-    const char *charset;    /* of header fields that are neither ASCII nor UTF-8; NULL: as "" in
+    uint32_t hide;            /* from the reply to EHLO: a set of enum config_keyword */
+    bool auth_equals;         /* "AUTH=" as well as "AUTH " in it */
+    bool mt_priority;         /* may choose the lane (RFC 6710) */
+    bool importance;          /* may do so in the header, by Importance and X-Priority */
+    bool lf_dot_lf;           /* silence after LF . LF ends mail data */
+    bool join_split;          /* the envelope tells which part of a split mail it is */
+    int utc_offset_minutes;   /* local time minus UTC, for Date and Received; 0 = they say +0000 */
+    const uint8_t *twice_key; /* of TWICE_KEY octets, copied: content is hashed with it; or NULL */
+    const char *charset;      /* of header fields that are neither ASCII nor UTF-8; NULL: as "" in
                                smtp/repair.h */
 };
 
@@ -125,6 +129,7 @@ struct server_identity {
     uint32_t max_recipients;
     const struct config_domains *recipient_domains;
     bool mt_priority;
+    bool importance;
     bool join_split;
 };
 
@@ -181,8 +186,9 @@ void server_fsm_checked(struct server_fsm *f, enum server_check check,
  * to SERVER_START_TLS; also before server_fsm_start(), when TLS came first. `text` is version and
  * cipher suite, for the trace field. */
 void server_fsm_secured(struct server_fsm *f, const char *text);
-/* 421 with the reason; the session ends. */
-void server_fsm_shut(struct server_fsm *f, const char *reason, struct server_effect *out);
+/* 421 with this enhanced status code and the reason; the session ends. */
+void server_fsm_shut(struct server_fsm *f, const char *status, const char *reason,
+                     struct server_effect *out);
 
 /* Nothing has come for ms. May end mail data: then perform what is returned, and what
  * server_fsm_step() of no octets returns until SERVER_NOTHING. */
@@ -196,6 +202,9 @@ bool server_fsm_awaits_silence(const struct server_fsm *f);
  * the commit, and the lane unless server_fsm_has_lane(). It stays as it is until the next
  * transaction begins or this one is reset. */
 struct envelope *server_fsm_envelope(struct server_fsm *f);
+/* The hash of the mail data as it was sent, less what only carries it; false when it is not known.
+ * Between SERVER_COMMIT and its answer. */
+bool server_fsm_content(const struct server_fsm *f, uint8_t out[TWICE_DIGEST]);
 /* What the device has said in this transaction about the message's size; 0 when nothing. */
 uint64_t server_fsm_announced(const struct server_fsm *f);
 /* True between the first octet of mail data and the answer to its end: a clean stop waits for it.

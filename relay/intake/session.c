@@ -178,7 +178,7 @@ static void session_over(struct session *s)
 static void say_timeout(struct session *s)
 {
     struct server_effect effect;
-    server_fsm_shut(s->fsm, "Timeout, closing connection", &effect);
+    server_fsm_shut(s->fsm, "4.4.2", "Timeout, closing connection", &effect);
     session_perform(s, &effect);
 }
 
@@ -271,8 +271,10 @@ static struct server_fsm *fsm_for(const struct session *s)
         .hide = device != NULL ? device->hide : c->hide,
         .auth_equals = auth_equals == CONFIG_YES,
         .mt_priority = device != NULL && device->mt_priority == CONFIG_YES,
+        .importance = device != NULL && device->importance == CONFIG_YES,
         .lf_dot_lf = lf_dot_lf == CONFIG_YES,
         .join_split = s->access.join_split,
+        .twice_key = twice_key(s->set.commons->twice),
         .charset = c->charset,
         .utc_offset_minutes = utc_offset_minutes(clock_wall_ms(s->set.intake->clock))};
     return server_fsm_new(&settings);
@@ -316,7 +318,7 @@ void session_stop(struct session *s)
     s->stopping = true;
     if (s->closing || s->commit != NULL || server_fsm_in_mail_data(s->fsm))
         return;
-    server_fsm_shut(s->fsm, "Service is stopping, try again in a minute", &effect);
+    server_fsm_shut(s->fsm, "4.3.2", "Service is stopping, try again in a minute", &effect);
     session_perform(s, &effect);
 }
 
@@ -360,7 +362,7 @@ void session_evict(struct session *s)
 {
     struct server_effect effect;
     s->linger_ms = SESSION_EVICT_MS;
-    server_fsm_shut(s->fsm, "Silent for too long while others wait, closing", &effect);
+    server_fsm_shut(s->fsm, "4.4.2", "Silent for too long while others wait, closing", &effect);
     session_perform(s, &effect);
 }
 

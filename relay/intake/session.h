@@ -21,6 +21,7 @@
 #include "relay/intake/limits.h"
 #include "relay/intake/listener.h"
 #include "relay/intake/profiles.h"
+#include "relay/intake/twice.h"
 
 /* Replies that wait for a device which does not read them: more, and its input waits too. */
 #define SESSION_PENDING_MAX 65536
@@ -38,6 +39,7 @@ struct session_commons {
     struct profiles *profiles;
     struct hello_table *hellos;
     struct limits *limits;
+    struct twice *twice;
     struct quiet too_fast; /* log lines about it */
 };
 

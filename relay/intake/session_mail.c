@@ -7,6 +7,7 @@
 #include "relay/base/log.h"
 #include "relay/base/stream.h"
 #include "relay/intake/join.h"
+#include "relay/intake/routing.h"
 
 /* A commit under way. Outlives its session. */
 struct commit {
@@ -20,6 +21,7 @@ struct commit {
     uint64_t began_ms;
     uint64_t size;
     size_t recipients;
+    struct twice *twice;
     quirks seen; /* in the session so far, and in this message */
     bool waits;  /* for the other parts of its mail, at join */
     char device[sizeof((struct access *)0)->name];
@@ -60,10 +62,17 @@ static void log_refused_open(struct session *s, const struct error *err)
               LOG_STR("more", more), LOG_END);
 }
 
+static enum lane session_lane(const struct session *s)
+{
+    if (server_fsm_has_lane(s->fsm))
+        return server_fsm_envelope(s->fsm)->lane;
+    return s->access.has_lane ? s->access.lane : s->set.listener->lane;
+}
+
 /* It counts for the device from its first octet on. */
 static struct queue_writer *open_writer(struct session *s, struct error *err)
 {
-    struct queue_writer *w = queue_begin(s->set.intake->queue, on_drain, s, err);
+    struct queue_writer *w = queue_begin(s->set.intake->queue, session_lane(s), on_drain, s, err);
     if (w == NULL || queue_writer_share(w, s->access.name, s->access.max_spool,
                                         server_fsm_announced(s->fsm), err))
         return w;
@@ -175,6 +184,7 @@ static void on_committed(void *ctx, uint64_t id, const struct error *err)
     struct session *s = c->session;
     bool heard = s != NULL && !s->closing;
     commit_log(c, id, err, clock_now_ms(c->intake->clock));
+    twice_committed(c->twice, id, err == NULL);
     if (c->waits)
         join_stored(c->intake->join, id, err == NULL);
     commit_count(c, err);
@@ -201,6 +211,7 @@ static struct commit *commit_new(struct session *s, const struct envelope *e)
                          .commits = s->set.commits,
                          .on_commit_end = s->set.on_commit_end,
                          .ctx = s->set.ctx,
+                         .twice = s->set.commons->twice,
                          .session_id = s->set.id,
                          .began_ms = s->data_began_ms,
                          .size = queue_writer_size(s->writer),
@@ -233,16 +244,79 @@ static void tell_repairs(struct session *s, const struct envelope *e)
     session_tell_note(s, text);
 }
 
+static bool note_twice(struct envelope *e)
+{
+    char text[QUIRKS_TEXT_MAX];
+    snprintf(text, sizeof text, "%s%ssent_twice", e->repairs, e->repairs[0] != '\0' ? "," : "");
+    return envelope_set(&e->repairs, text);
+}
+
+/* The device hears what it missed: its first copy is safe. */
+static void answer_twice(struct session *s, uint64_t first)
+{
+    struct server_effect effect;
+    queue_abort(s->writer);
+    s->writer = NULL;
+    s->messages++;
+    s->seen |= quirks_of_names("sent_twice");
+    server_fsm_committed(s->fsm, first, NULL, &effect);
+    session_perform(s, &effect);
+}
+
+static bool may_once(const struct session *s)
+{
+    const struct config_device *d = s->access.device;
+    enum config_twice how = d != NULL ? d->sent_twice : s->set.intake->config->sent_twice;
+    return how == CONFIG_TWICE_ONCE;
+}
+
+static void log_twice(const struct session *s, const struct twice_copy *first, bool once)
+{
+    char id[QUEUE_ID_TEXT];
+    queue_id_text(first->id, id);
+    log_event(LOG_LEVEL_WARN, "sent-twice", LOG_ID("queue", queue_writer_id(s->writer)),
+              LOG_ID("session", s->set.id), LOG_STR("device", s->access.name), LOG_STR("first", id),
+              LOG_MS("after", first->age_ms),
+              LOG_STR("effect", once ? "accepted, and not sent again" : "marked, and sent"),
+              LOG_END);
+}
+
+/* Looks for an earlier copy and remembers this one. True when that is all that is to be done with
+ * it: only a copy that is durable may stand in for it. */
+static bool is_settled_by_copy(struct session *s, struct envelope *e)
+{
+    struct twice *t = s->set.commons->twice;
+    uint8_t digest[TWICE_DIGEST];
+    struct twice_copy first;
+    uint8_t content[TWICE_DIGEST];
+    if (!server_fsm_content(s->fsm, content))
+        return false;
+    twice_digest(twice_key(t), e, content, digest);
+    if (twice_find(t, digest, session_now(s), &first)) {
+        bool once = may_once(s) && first.durable;
+        log_twice(s, &first, once);
+        if (once) {
+            answer_twice(s, first.id);
+            return true;
+        }
+        (void)note_twice(e); /* without memory it is not marked */
+    }
+    twice_note(t, digest, queue_writer_id(s->writer), session_now(s));
+    return false;
+}
+
 void session_commit(struct session *s)
 {
     const struct intake_settings *intake = s->set.intake;
     struct envelope *e = server_fsm_envelope(s->fsm);
     struct commit *c = NULL;
-    if (!server_fsm_has_lane(s->fsm))
-        e->lane = s->access.lane;
-    if (envelope_set(&e->route, s->access.route))
+    if (is_settled_by_copy(s, e))
+        return;
+    e->lane = session_lane(s);
+    if (envelope_set(&e->route, routing_of(s->set.intake->config, s->access.device, e)))
         c = commit_new(s, e);
     if (c == NULL) {
+        twice_committed(s->set.commons->twice, queue_writer_id(s->writer), false);
         refuse_commit(s);
         return;
     }

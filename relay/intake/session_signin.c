@@ -49,6 +49,7 @@ static struct server_identity become(struct session *s, const struct config_devi
                                     .max_recipients = s->access.max_recipients,
                                     .recipient_domains = s->access.recipient_domains,
                                     .mt_priority = device->mt_priority == CONFIG_YES,
+                                    .importance = device->importance == CONFIG_YES,
                                     .join_split = s->access.join_split};
 }
 

@@ -23,8 +23,8 @@
 
 struct sasl_client;
 
-/* Mechanisms that can be used with a password, in order of preference. */
-#define SASL_PASSWORD_MECHANISMS "LOGIN PLAIN"
+/* Mechanisms that can be used with a password, the one with fewer round trips first. */
+#define SASL_PASSWORD_MECHANISMS "PLAIN LOGIN"
 
 /* Process-wide start of the library; once, before the first sasl_client_begin(). */
 bool sasl_setup(struct error *err);

@@ -94,7 +94,7 @@ static int step_plain(struct exchange *x, sasl_client_params_t *params, sasl_out
 }
 
 /* Two questions, whose texts say nothing: the first answer is the login, the second the password.
- */
+ * The login is offered at once, which saves a round trip, and waits for its question if need be. */
 static int step_login(struct exchange *x, sasl_client_params_t *params, sasl_out_params_t *result)
 {
     const sasl_secret_t *password = NULL;
@@ -192,7 +192,7 @@ static const sasl_client_plug_t plugs[] = {
     {
         .mech_name = "LOGIN",
         .security_flags = SASL_SEC_NOANONYMOUS | SASL_SEC_PASS_CREDENTIALS,
-        .features = SASL_FEAT_SERVER_FIRST,
+        .features = SASL_FEAT_WANT_CLIENT_FIRST,
         .glob_context = (void *)&login,
         .mech_new = mech_new,
         .mech_step = mech_step,

@@ -457,3 +457,19 @@ bool address_parse(const char *text, size_t len, enum address_use use, struct ad
     *out_address = a;
     return true;
 }
+
+bool address_is_listed(const char *entry, const char *address)
+{
+    const char *at = strrchr(address, '@');
+    size_t len;
+    size_t tail = strlen(entry);
+
+    if (strchr(entry, '@') != NULL)
+        return strcasecmp(entry, address) == 0;
+    if (at == NULL)
+        return false;
+    len = strlen(at + 1);
+    if (entry[0] != '.')
+        return strcasecmp(at + 1, entry) == 0;
+    return len > tail && strcasecmp(at + 1 + len - tail, entry) == 0;
+}

@@ -37,6 +37,11 @@ size_t address_span(const char *text, size_t len);
 bool address_parse(const char *text, size_t len, enum address_use use, struct address *out_address,
                    const char **out_problem);
 
+/* True when an entry of a list names this address: "user@example.com" that address, "example.com"
+ * every one in the domain, ".example.com" every one in the domains below it. Case does not matter,
+ * not even before the "@": the services see it so. */
+bool address_is_listed(const char *entry, const char *address);
+
 /* True for what may stand as a domain or address literal in a trace field: an EHLO name, say. */
 bool address_is_domain(const char *text, size_t len);
 

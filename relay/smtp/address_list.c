@@ -220,6 +220,57 @@ bool address_list_is_valid(const char *text, size_t len, bool utf8)
     return c.p == c.end && count > 0 && !in_group;
 }
 
+/* Cuts what skip_mailbox() has passed, from start up to the cursor. */
+static void cut_mailbox(const char *start, const struct cursor *c, struct address_list_item *out)
+{
+    struct cursor name = {start, c->p, c->utf8};
+    struct slice address = {start, (size_t)(c->p - start)};
+    bool local;
+
+    *out = (struct address_list_item){.name = start};
+    (void)skip_words(&name, &local);
+    if (at(&name, '<')) {
+        out->name_len = trim((struct slice){start, (size_t)(name.p - start)}).len;
+        address.p = name.p + 1;
+        name.p++;
+        (void)skip_words(&name, &local);
+        while (name.p < c->p && *name.p != '>')
+            name.p++;
+        address.len = (size_t)(name.p - address.p);
+    } else { /* a comment may follow */
+        while (name.p < c->p && !is_one_of(*name.p, " \t("))
+            name.p++;
+        address.len = (size_t)(name.p - address.p);
+    }
+    address = trim(address);
+    out->address = address.p;
+    out->address_len = address.len;
+}
+
+bool address_list_take(const char **text, size_t *len, struct address_list_item *out)
+{
+    struct cursor c = {*text, *text + *len, true};
+
+    while (skip_spaces(&c) && c.p < c.end) {
+        const char *start = c.p;
+        bool group = false;
+
+        if (at(&c, ',') || at(&c, ';')) {
+            c.p++;
+            continue;
+        }
+        if (!skip_mailbox(&c, &group))
+            return false;
+        if (group)
+            continue;
+        cut_mailbox(start, &c, out);
+        *len = (size_t)(c.end - c.p);
+        *text = c.p;
+        return true;
+    }
+    return false;
+}
+
 /* ---- reading what is not valid --------------------------------------------------------------- */
 
 struct list {

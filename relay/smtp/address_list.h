@@ -17,6 +17,18 @@
 /* True for a list of one address or more. utf8: octets above 127 are allowed (RFC 6532). */
 bool address_list_is_valid(const char *text, size_t len, bool utf8);
 
+/* One address of a valid list; parts of the text. */
+struct address_list_item {
+    const char *name; /* the display name as it stands, quotes included; may be empty */
+    size_t name_len;
+    const char *address; /* without angle brackets */
+    size_t address_len;
+};
+
+/* Takes the next address off a valid list, leaving the rest in *text and *len; names of groups are
+ * passed over. False at the end, or where the list is not valid. */
+bool address_list_take(const char **text, size_t *len, struct address_list_item *out);
+
 struct address_list_use {
     const char *fallback; /* addr-spec for a name without an address; NULL: it becomes a group */
     const char *hostname; /* for an address without a domain */

@@ -26,6 +26,7 @@ struct keyword {
 
 static const struct keyword keywords[] = {
     {"PIPELINING", offsetof(struct ehlo, pipelining), NULL},
+    {"CHUNKING", offsetof(struct ehlo, chunking), NULL},
     {"STARTTLS", offsetof(struct ehlo, starttls), NULL},
     {"8BITMIME", offsetof(struct ehlo, eight_bit_mime), NULL},
     {"SMTPUTF8", offsetof(struct ehlo, smtputf8), NULL},

@@ -19,6 +19,7 @@
 struct ehlo {
     char greeting[EHLO_GREETING_MAX]; /* the first line */
     bool pipelining;
+    bool chunking;
     bool starttls;
     bool eight_bit_mime;
     bool smtputf8;

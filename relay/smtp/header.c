@@ -413,9 +413,8 @@ static size_t show(const uint8_t *p, size_t len, char *out)
     return 1;
 }
 
-void header_text(const struct header *h, enum header_name name, char *out, size_t size)
+static void field_text(const struct header *h, const struct header_field *f, char *out, size_t size)
 {
-    const struct header_field *f = header_find(h, name);
     const uint8_t *end = f != NULL ? h->text.data + f->offset + f->len : NULL;
     const uint8_t *colon = f != NULL ? memchr(h->text.data + f->offset, ':', f->len) : NULL;
     const uint8_t *p = colon != NULL ? colon + 1 : end;
@@ -437,6 +436,25 @@ void header_text(const struct header *h, enum header_name name, char *out, size_
     for (; n > 0 && out[n - 1] == ' '; n--)
         ;
     out[n] = '\0';
+}
+
+void header_text(const struct header *h, enum header_name name, char *out, size_t size)
+{
+    field_text(h, header_find(h, name), out, size);
+}
+
+void header_text_named(const struct header *h, const char *name, char *out, size_t size)
+{
+    const struct header_field *found = NULL;
+    size_t len = strlen(name);
+
+    for (size_t i = 0; found == NULL && i < h->field_count; i++) {
+        const struct header_field *f = &h->fields[i];
+        if (f->action != HEADER_DROP && f->name_len == len &&
+            strncasecmp((const char *)h->text.data + f->offset, name, len) == 0)
+            found = f;
+    }
+    field_text(h, found, out, size);
 }
 
 /* ---- actions --------------------------------------------------------------------------------- */

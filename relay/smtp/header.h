@@ -106,6 +106,8 @@ uint32_t header_count(const struct header *h, enum header_name name);
  * around it, cut to size - 1 octets, control characters and what is not UTF-8 made "?". "" when
  * there is none. */
 void header_text(const struct header *h, enum header_name name, char *out, size_t size);
+/* The same of a field of any name, in whatever case. */
+void header_text_named(const struct header *h, const char *name, char *out, size_t size);
 /* The first such field that is not left out, or NULL. */
 struct header_field *header_find(const struct header *h, enum header_name name);
 /* The octets behind the field's colon, folds and line end included; as they will be stored. */

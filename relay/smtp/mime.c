@@ -139,7 +139,7 @@ static bool is_multipart(enum mime_type type)
     return type == MIME_MULTIPART || type == MIME_DIGEST || type == MIME_SIGNED;
 }
 
-static void read_type(struct mime_entity *e, const char *value, size_t len)
+void mime_read_type(struct mime_entity *e, const char *value, size_t len)
 {
     struct cursor c = {value, value + len};
     struct cursor type = token(&c);
@@ -154,7 +154,7 @@ static void read_type(struct mime_entity *e, const char *value, size_t len)
     }
 }
 
-static void read_encoding(struct mime_entity *e, const char *value, size_t len)
+void mime_read_encoding(struct mime_entity *e, const char *value, size_t len)
 {
     struct cursor c = {value, value + len};
     struct cursor name;
@@ -217,9 +217,9 @@ static void open_multipart(struct mime *m)
 static void end_field(struct mime *m)
 {
     if (m->field == FIELD_TYPE)
-        read_type(&m->entity, m->value, m->value_len);
+        mime_read_type(&m->entity, m->value, m->value_len);
     else if (m->field == FIELD_ENCODING)
-        read_encoding(&m->entity, m->value, m->value_len);
+        mime_read_encoding(&m->entity, m->value, m->value_len);
     m->field = FIELD_OTHER;
     m->value_len = 0;
 }
@@ -495,8 +495,8 @@ void mime_begin(struct mime *m, const char *type, size_t type_len, const char *e
 {
     memset(m, 0, sizeof(*m));
     m->limit = MIME_LINE_MAX;
-    read_type(&m->entity, type, type_len);
-    read_encoding(&m->entity, encoding, encoding_len);
+    mime_read_type(&m->entity, type, type_len);
+    mime_read_encoding(&m->entity, encoding, encoding_len);
     begin_body(m);
 }
 

@@ -88,6 +88,11 @@ struct mime {
     uint8_t line[MIME_LINE_MAX + 2];
 };
 
+/* Reads the value of a Content-Type or Content-Transfer-Encoding into e, which must have the
+ * defaults. */
+void mime_read_type(struct mime_entity *e, const char *value, size_t len);
+void mime_read_encoding(struct mime_entity *e, const char *value, size_t len);
+
 /* Begins the body of a message whose header has these values of Content-Type and
  * Content-Transfer-Encoding, folds included; empty when it lacks them. */
 void mime_begin(struct mime *m, const char *type, size_t type_len, const char *encoding,

@@ -31,6 +31,7 @@ enum local_failure {
     LOCAL_PROTOCOL,    /* what came is not SMTP */
     LOCAL_SECRET,      /* our own credentials cannot be read or used */
     LOCAL_SPOOL,       /* the message could not be read from the spool */
+    LOCAL_CONTENT,     /* the message cannot be sent to this server as it is, nor be converted */
     LOCAL_COUNT
 };
 

@@ -4,12 +4,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <event2/event.h>
+
 #include "relay/base/log.h"
 #include "relay/signin/sasl.h"
 
 #define TLS_STRENGTH  128 /* bits at least, with TLS 1.2's modern suites */
 #define ADDRESSES_MAX 16
 #define MECHANISM_MAX 32
+
+/* A socket that connects, or has won. */
+struct runner {
+    struct client *client;
+    struct stream *stream; /* NULL when free */
+};
 
 struct client {
     struct client_events events;
@@ -20,23 +28,28 @@ struct client {
     struct net_address addresses[ADDRESSES_MAX];
     size_t address_count;
     size_t address_next;
-    struct stream *stream;
+    struct runner runners[CLIENT_RACE_MAX];
+    size_t running;      /* sockets that connect; one slot is the client's, others were asked for */
+    struct event *timer; /* of the race; then of the reply */
+    struct stream *stream; /* the runner's that has won; NULL before */
     struct client_fsm *fsm;
     struct sasl_client *sasl;
-    struct queue_reader *reader;
+    struct letter *letter;
     uint64_t id;
     char mechanism[MECHANISM_MAX];
     char trouble[ERROR_TEXT_MAX]; /* of the last address tried */
     bool connected;
     bool secure;
-    bool body;    /* the machine takes mail data */
-    bool reading; /* a block is under way */
-    bool driving; /* effects are being performed: do not start again from within */
-    bool closing; /* the session is over; the stream lingers */
+    bool body;        /* the machine takes mail data */
+    bool reading;     /* a block is under way */
+    bool driving;     /* effects are being performed: do not start again from within */
+    bool closing;     /* the session is over; the stream lingers */
+    uint64_t replies; /* heard when the timer was set */
+    enum client_stage timed_stage;
 };
 
 static void client_drive(struct client *c);
-static void client_connect_next(struct client *c);
+static void race_on(struct client *c, bool has_slot);
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
@@ -44,7 +57,7 @@ static void client_drop_transaction(struct client *c)
 {
     c->body = false;
     c->reading = false;
-    c->reader = NULL; /* its owner closes it, which ends a read under way */
+    c->letter = NULL; /* its owner frees it, which ends a read under way */
 }
 
 /* The one way out: what is still written is sent and the peer's end is waited for, because the slot
@@ -55,6 +68,7 @@ static void client_close(struct client *c)
         return;
     c->closing = true;
     client_drop_transaction(c);
+    (void)event_del(c->timer);
     if (c->stream != NULL)
         stream_shutdown(c->stream, CLIENT_LINGER_MS);
 }
@@ -66,7 +80,8 @@ static void on_block(void *ctx, const uint8_t *data, size_t len, const struct er
     struct client *c = ctx;
     c->reading = false;
     if (err != NULL)
-        client_fsm_body_failed(c->fsm, err->text);
+        client_fsm_body_failed(c->fsm, err->kind == ERROR_INVALID ? LOCAL_CONTENT : LOCAL_SPOOL,
+                               err->text);
     else if (len == 0)
         client_fsm_body_end(c->fsm);
     else
@@ -81,7 +96,7 @@ static void client_pump(struct client *c)
     if (!c->body || c->reading || stream_pending(c->stream) > CLIENT_AHEAD_MAX)
         return;
     c->reading = true;
-    queue_read(c->reader, on_block, c);
+    letter_read(c->letter, on_block, c);
 }
 
 static void sasl_report(struct client *c, bool ok, const char *response, size_t len,
@@ -172,6 +187,34 @@ static void client_perform(struct client *c, const struct client_effect *e)
     }
 }
 
+static struct timeval timeval_of(uint64_t ms)
+{
+    return (struct timeval){.tv_sec = (time_t)(ms / 1000),
+                            .tv_usec = (suseconds_t)(ms % 1000 * 1000)};
+}
+
+static void start_timer(struct client *c, uint64_t ms)
+{
+    const struct timeval tv = timeval_of(ms);
+    (void)event_add(c->timer, &tv);
+}
+
+/* Mail data on its way is watched by the stream alone: its progress is what the peer takes. */
+static void watch_replies(struct client *c)
+{
+    enum client_stage stage = client_fsm_stage(c->fsm);
+    uint64_t replies = client_fsm_replies(c->fsm);
+    uint64_t ms = stage == STAGE_BODY ? 0 : client_stage_timeout(stage) * CLIENT_REPLY_TIMES;
+    if (stage == c->timed_stage && replies == c->replies)
+        return;
+    c->timed_stage = stage;
+    c->replies = replies;
+    if (ms == 0)
+        (void)event_del(c->timer);
+    else
+        start_timer(c, ms);
+}
+
 /* Performs effects until the machine waits. Calls from within (a callback that submits the next
  * message at once) only leave events, which the outer loop picks up. */
 static void client_drive(struct client *c)
@@ -186,8 +229,8 @@ static void client_drive(struct client *c)
     c->driving = false;
     if (c->closing || c->stream == NULL)
         return;
-    if (c->connected)
-        stream_set_timeout(c->stream, client_stage_timeout(client_fsm_stage(c->fsm)));
+    stream_set_timeout(c->stream, client_stage_timeout(client_fsm_stage(c->fsm)));
+    watch_replies(c);
     client_pump(c);
 }
 
@@ -195,7 +238,7 @@ static void client_drive(struct client *c)
 
 static size_t on_data(void *ctx, const uint8_t *data, size_t len)
 {
-    struct client *c = ctx;
+    struct client *c = ((struct runner *)ctx)->client;
     client_fsm_input(c->fsm, data, len);
     client_drive(c);
     return len;
@@ -203,15 +246,33 @@ static size_t on_data(void *ctx, const uint8_t *data, size_t len)
 
 static void on_drained(void *ctx)
 {
-    struct client *c = ctx;
+    struct client *c = ((struct runner *)ctx)->client;
     if (!c->closing)
         client_pump(c);
 }
 
+/* Those that have not won. */
+static void end_race(struct client *c)
+{
+    (void)event_del(c->timer);
+    for (size_t i = 0; i < CLIENT_RACE_MAX; i++) {
+        struct runner *r = &c->runners[i];
+        if (r->stream == NULL || r->stream == c->stream)
+            continue;
+        stream_free(r->stream);
+        r->stream = NULL;
+        c->events.give_slot(c->ctx, c);
+    }
+    c->running = 0;
+}
+
 static void on_connected(void *ctx)
 {
-    struct client *c = ctx;
+    struct runner *r = ctx;
+    struct client *c = r->client;
+    c->stream = r->stream;
     c->connected = true;
+    end_race(c);
     log_event(LOG_LEVEL_DEBUG, "connected", LOG_ID("connection", c->id),
               LOG_STR("mailbox", c->target.mailbox), LOG_STR("upstream", c->target.host),
               LOG_STR("address", stream_peer_text(c->stream)), LOG_END);
@@ -225,7 +286,7 @@ static void on_connected(void *ctx)
 
 static void on_secure(void *ctx)
 {
-    struct client *c = ctx;
+    struct client *c = ((struct runner *)ctx)->client;
     c->secure = true;
     log_event(LOG_LEVEL_DEBUG, "secure", LOG_ID("connection", c->id),
               LOG_STR("mailbox", c->target.mailbox), LOG_STR("tls", stream_tls_text(c->stream)),
@@ -259,22 +320,36 @@ static enum local_failure failure_of(enum stream_end end, const struct error *er
     return LOCAL_LOST;
 }
 
+/* Its slot is the next address's. */
+static void runner_failed(struct runner *r, const char *why)
+{
+    struct client *c = r->client;
+    snprintf(c->trouble, sizeof c->trouble, "%s", why);
+    stream_free(r->stream);
+    r->stream = NULL;
+    c->running--;
+    race_on(c, true);
+}
+
 static void on_end(void *ctx, enum stream_end end, const struct error *err)
 {
-    struct client *c = ctx;
+    struct runner *r = ctx;
+    struct client *c = r->client;
     const char *why = err->text;
     if (c->closing) {
         c->events.on_closed(c->ctx, c, end != STREAM_END_TIMEOUT);
         return;
     }
     if (!c->connected) {
-        snprintf(c->trouble, sizeof c->trouble, "%s", why);
-        stream_free(c->stream);
-        c->stream = NULL;
-        client_connect_next(c);
+        runner_failed(r, why);
         return;
     }
-    client_lost(c, failure_of(end, err), why);
+    if (end == STREAM_END_CLOSED) {
+        client_fsm_closed(c->fsm, why);
+        client_drive(c);
+    } else {
+        client_lost(c, failure_of(end, err), why);
+    }
     /* Else the peer, silent or at odds with us over TLS, is still there, and is waited for. */
     if (end == STREAM_END_CLOSED || end == STREAM_END_RESET)
         c->events.on_closed(c->ctx, c, true);
@@ -294,19 +369,60 @@ static void client_unreachable(struct client *c, enum local_failure failure, con
     c->events.on_closed(c->ctx, c, true);
 }
 
-static void client_connect_next(struct client *c)
+/* False when the address cannot even be tried. */
+static bool start_runner(struct client *c, const struct net_address *a)
 {
     struct error err = ERROR_INIT;
-    while (c->address_next < c->address_count) {
-        const struct net_address *a = &c->addresses[c->address_next++];
-        c->stream = stream_connect(c->streams, a, c->target.port, &client_stream_events, c, &err);
-        if (c->stream != NULL) {
-            stream_set_timeout(c->stream, CLIENT_CONNECT_MS);
-            return;
-        }
+    struct runner *r = c->runners;
+    while (r->stream != NULL)
+        r++;
+    r->client = c;
+    r->stream = stream_connect(c->streams, a, c->target.port, &client_stream_events, r, &err);
+    if (r->stream == NULL) {
         snprintf(c->trouble, sizeof c->trouble, "%s", err.text);
+        return false;
     }
-    client_unreachable(c, LOCAL_CONNECT, c->trouble);
+    stream_set_timeout(r->stream, CLIENT_CONNECT_MS);
+    c->running++;
+    return true;
+}
+
+/* Starts the next address, if there is one and, beside others, a slot for it. has_slot: one that
+ * has just failed leaves its own. */
+static void race_on(struct client *c, bool has_slot)
+{
+    bool started = false;
+    if (c->running == CLIENT_RACE_MAX)
+        return;
+    while (!started && c->address_next < c->address_count) {
+        if (!has_slot && !c->events.take_slot(c->ctx, c))
+            return;
+        has_slot = true;
+        started = start_runner(c, &c->addresses[c->address_next++]);
+    }
+    if (!started && c->running == 0)
+        client_unreachable(c, LOCAL_CONNECT, c->trouble);
+    else if (!started && has_slot)
+        c->events.give_slot(c->ctx, c);
+    else if (c->address_next < c->address_count)
+        start_timer(c, CLIENT_STAGGER_MS);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *ctx)
+{
+    struct client *c = ctx;
+    (void)fd;
+    (void)what;
+    if (!c->connected) {
+        race_on(c, false);
+        return;
+    }
+    enum client_stage stage = client_fsm_stage(c->fsm);
+    char why[ERROR_TEXT_MAX];
+    snprintf(why, sizeof why, "no whole reply within %llu s while %s",
+             (unsigned long long)(client_stage_timeout(stage) * CLIENT_REPLY_TIMES / 1000),
+             client_stage_phrase(stage));
+    client_lost(c, LOCAL_TIMEOUT, why);
 }
 
 static void on_addresses(void *ctx, const struct net_address *addresses, size_t count,
@@ -320,7 +436,7 @@ static void on_addresses(void *ctx, const struct net_address *addresses, size_t 
     }
     c->address_count = count < ADDRESSES_MAX ? count : ADDRESSES_MAX;
     memcpy(c->addresses, addresses, c->address_count * sizeof *addresses);
-    client_connect_next(c);
+    race_on(c, true);
 }
 
 struct client *client_new(struct stream_loop *streams, struct dns *dns,
@@ -333,6 +449,7 @@ struct client *client_new(struct stream_loop *streams, struct dns *dns,
     const struct client_settings settings = {.helo = target->helo,
                                              .implicit_tls = target->implicit_tls,
                                              .needs_auth = target->needs_auth,
+                                             .no_chunking = target->no_chunking,
                                              .mechanisms = SASL_PASSWORD_MECHANISMS};
     c->events = *events;
     c->ctx = ctx;
@@ -340,7 +457,8 @@ struct client *client_new(struct stream_loop *streams, struct dns *dns,
     c->streams = streams;
     c->id = id;
     c->fsm = client_fsm_new(&settings);
-    if (c->fsm != NULL)
+    c->timer = evtimer_new(stream_loop_base(streams), on_timer, c);
+    if (c->fsm != NULL && c->timer != NULL)
         c->query = dns_lookup(dns, target->host, on_addresses, c, NULL);
     if (c->query == NULL) {
         client_free(c);
@@ -349,11 +467,15 @@ struct client *client_new(struct stream_loop *streams, struct dns *dns,
     return c;
 }
 
-void client_submit(struct client *c, const struct client_transaction *tx,
-                   struct queue_reader *reader)
+void client_submit(struct client *c, const struct client_transaction *tx, struct letter *letter)
 {
-    c->reader = reader;
-    client_fsm_begin(c->fsm, tx);
+    struct client_transaction own = *tx;
+    c->letter = letter;
+    if (tx->envelope->body == ENVELOPE_BODY_8BITMIME && !client_fsm_has_8bitmime(c->fsm)) {
+        letter_convert(letter);
+        own.size = 0;
+    }
+    client_fsm_begin(c->fsm, &own);
     client_drive(c);
 }
 
@@ -376,9 +498,17 @@ void client_free(struct client *c)
     if (c->query != NULL)
         dns_cancel(c->query);
     sasl_client_end(c->sasl);
-    stream_free(c->stream);
+    for (size_t i = 0; i < CLIENT_RACE_MAX; i++)
+        stream_free(c->runners[i].stream);
+    if (c->timer != NULL)
+        event_free(c->timer);
     client_fsm_free(c->fsm);
     free(c);
+}
+
+bool client_has_connected(const struct client *c)
+{
+    return c->connected;
 }
 
 uint64_t client_id(const struct client *c)
@@ -389,6 +519,11 @@ uint64_t client_id(const struct client *c)
 const char *client_mechanism(const struct client *c)
 {
     return c->mechanism;
+}
+
+bool client_lacks_bdat(const struct client *c)
+{
+    return client_fsm_lacks_bdat(c->fsm);
 }
 
 uint64_t client_size_limit(const struct client *c)

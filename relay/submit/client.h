@@ -2,14 +2,21 @@
  * One connection to an upstream: drives a client_fsm over a stream, with name lookup, TLS and SASL.
  *
  * A client is made for one mailbox, signs in, and then submits one message after the other as it is
- * told. It owns its stream and borrows the message's reader from client_submit() until on_result,
- * when its lender must close it (which ends a read that may be under way). Callbacks come from the
+ * told. It owns its stream and borrows the letter from client_submit() until on_result, when its
+ * lender must free it (which ends a read that may be under way). Callbacks come from the
  * loop, in the order in which they stand in struct client_events; on_ready, on_doubt and on_result
  * may also come from within client_submit(), client_doubted() and client_quit().
  *
- * Addresses are tried in the order of the lookup, each for CLIENT_CONNECT_MS. A connection counts
- * against the mailbox until on_closed, which tells whether the peer's end was seen; it is waited
- * for at most CLIENT_LINGER_MS.
+ * Addresses are tried in the order of the lookup, which alternates the families: the next one when
+ * the last has failed, or beside it after CLIENT_STAGGER_MS without an answer (RFC 8305); the first
+ * that answers wins. Each is given CLIENT_CONNECT_MS. The client is made with one slot of the
+ * mailbox's budget and asks for another one for every further socket that is open at the same time;
+ * where there is none, the next address waits until one has failed. A connection counts against the
+ * mailbox until on_closed, which tells whether the peer's end was seen; it is waited for at most
+ * CLIENT_LINGER_MS.
+ *
+ * A reply may arrive in pieces, each of which counts as progress, but its whole takes at most
+ * CLIENT_REPLY_TIMES times as long as one may be silent in that stage.
  */
 #ifndef OUTTRAY_RELAY_SUBMIT_CLIENT_H
 #define OUTTRAY_RELAY_SUBMIT_CLIENT_H
@@ -18,16 +25,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "queue/queue.h"
 #include "relay/base/dns.h"
 #include "relay/base/secret.h"
 #include "relay/base/stream.h"
 #include "relay/base/tls.h"
 #include "relay/submit/client_fsm.h"
+#include "relay/submit/letter.h"
 
-#define CLIENT_CONNECT_MS 20000
-#define CLIENT_LINGER_MS  30000
-#define CLIENT_AHEAD_MAX  131072 /* mail data waiting in the stream before more is read */
+#define CLIENT_CONNECT_MS  20000
+#define CLIENT_STAGGER_MS  250
+#define CLIENT_RACE_MAX    4 /* sockets that connect at the same time */
+#define CLIENT_LINGER_MS   30000
+#define CLIENT_REPLY_TIMES 2
+#define CLIENT_AHEAD_MAX   131072 /* mail data waiting in the stream before more is read */
 
 struct client;
 
@@ -38,6 +48,7 @@ struct client_target {
     uint16_t port;
     bool implicit_tls;
     bool needs_auth;
+    bool no_chunking; /* see client_settings */
     const char *helo;
     const char *login;
     const struct secret *password; /* may be NULL without needs_auth */
@@ -45,6 +56,11 @@ struct client_target {
 };
 
 struct client_events {
+    /* Takes another slot of the budget, right before a further socket connects; false when none is
+     * free. */
+    bool (*take_slot)(void *ctx, struct client *c);
+    /* That socket is closed. What is not given back when on_closed comes ends with it. */
+    void (*give_slot)(void *ctx, struct client *c);
     void (*on_ready)(void *ctx, struct client *c); /* signed in and idle */
     void (*on_recipient)(void *ctx, struct client *c, size_t index, const struct reply *reply);
     /* Make the in-doubt mark durable, then client_doubted(). */
@@ -63,17 +79,18 @@ struct client_events {
 struct client *client_new(struct stream_loop *streams, struct dns *dns,
                           const struct client_target *target, uint64_t id,
                           const struct client_events *events, void *ctx);
-/* Submits a message on a ready client. All of tx and the reader are borrowed until on_result. */
-void client_submit(struct client *c, const struct client_transaction *tx,
-                   struct queue_reader *reader);
+/* Submits a message on a ready client. All of tx and the letter are borrowed until on_result. */
+void client_submit(struct client *c, const struct client_transaction *tx, struct letter *letter);
 void client_doubted(struct client *c, bool ok);
 /* Says QUIT; only on a ready client. */
 void client_quit(struct client *c);
 /* Drops the connection and frees without any callback. Accepts NULL. */
 void client_free(struct client *c);
 
+bool client_has_connected(const struct client *c); /* an address was reached */
 uint64_t client_id(const struct client *c);
 const char *client_mechanism(const struct client *c); /* of the sign-in; "" before */
+bool client_lacks_bdat(const struct client *c);       /* see client_fsm_lacks_bdat() */
 uint64_t client_size_limit(const struct client *c);   /* that the server announced; 0 = none */
 
 #endif

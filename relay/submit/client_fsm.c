@@ -32,6 +32,11 @@ struct flight {
     bool refused;   /* MAIL was: what follows is read and ignored */
     bool data_sent; /* DATA, that is */
     bool lone_dot;  /* sent after a 354 that nobody needed */
+    bool chunked;   /* BDAT instead of DATA */
+    bool gathering; /* for one flight: nothing has been sent */
+    bool flown;     /* in one flight, chunk and all */
+    bool mail_heard;
+    uint64_t given; /* octets of mail data that the shell has handed in */
     size_t ask;     /* index of the next recipient to ask, then to hear of */
     size_t hear;
     size_t asked; /* how many */
@@ -53,8 +58,14 @@ struct client_fsm {
     bool gone;     /* nothing can be sent any more */
     bool sasl_due; /* the shell owes a response */
     bool body_ended;
-    bool needs_rset; /* the server may still think that a transaction is open */
-    size_t awaited;  /* replies due */
+    bool no_chunking;
+    bool lacks_bdat;
+    bool bdat_worked;   /* on this connection */
+    bool orderly;       /* the peer has closed, as against a reset or a timeout */
+    uint8_t last_octet; /* of a chunk, until the mark is durable */
+    bool needs_rset;    /* the server may still think that a transaction is open */
+    size_t awaited;     /* replies due */
+    uint64_t replies;   /* read */
 
     struct client_effect effects[CLIENT_EFFECTS_MAX];
     size_t effect_first;
@@ -75,9 +86,11 @@ struct client_fsm {
     size_t sasl_steps;
     struct bytes response; /* to the SASL challenge, in base64 */
     bool response_due;     /* it waits for the first 334 */
+    bool response_sent;    /* with AUTH */
     uint8_t challenge[BASE64_ROOM(REPLY_LINE_MAX)];
     struct flight flight;
     struct maildata_encoder encoder;
+    struct bytes chunk; /* gathered for one flight */
 };
 
 /* ---- stages ---------------------------------------------------------------------------------- */
@@ -173,11 +186,24 @@ static void result(struct client_fsm *f, enum client_stage stage, const struct r
     push_reply(f, CLIENT_RESULT, stage, reply);
 }
 
+/* A failure of ours, or silence, while a whole message is in flight: it may have been taken,
+ * whatever reply was awaited, unless the server went away before it looked at any of it. */
+static enum client_stage stage_of_loss(const struct client_fsm *f, enum client_stage stage,
+                                       const struct reply *reply)
+{
+    const struct flight *t = &f->flight;
+
+    if (!t->open || !t->flown || reply->local == LOCAL_NONE)
+        return stage;
+    return f->orderly && !t->mail_heard ? STAGE_IDLE : STAGE_FINAL_DOT;
+}
+
 /* The one way out of a session. */
 static void end(struct client_fsm *f, enum client_stage stage, const struct reply *reply)
 {
     if (f->ended)
         return;
+    stage = stage_of_loss(f, stage, reply);
     if (f->flight.open)
         result(f, stage, reply);
     push_reply(f, CLIENT_FAILED, stage, reply);
@@ -381,6 +407,7 @@ static void forget_response(struct client_fsm *f)
         explicit_bzero(f->response.data, f->response.cap);
     bytes_done(&f->response);
     f->response_due = false;
+    f->response_sent = false;
 }
 
 /* Encodes into f->response. */
@@ -413,6 +440,7 @@ static void ask_auth(struct client_fsm *f, bool has_response)
         snprintf(command, sizeof(command), "AUTH %s ", f->mechanism);
         ask_secretly(f, command, empty ? "=" : (const char *)f->response.data,
                      empty ? 1 : f->response.len);
+        f->response_sent = true;
     }
 }
 
@@ -430,7 +458,7 @@ void client_fsm_sasl(struct client_fsm *f, const void *response, size_t len)
         ask_auth(f, response != NULL);
     else
         ask_secretly(f, "", f->response.data, f->response.len);
-    if (!f->response_due)
+    if (!f->response_due && !f->response_sent)
         forget_response(f);
 }
 
@@ -469,6 +497,8 @@ static void pass_challenge(struct client_fsm *f)
 
 static void on_challenge(struct client_fsm *f)
 {
+    if (f->response_sent)
+        forget_response(f);
     if (++f->sasl_steps > CLIENT_SASL_STEPS) {
         say(f, "*");
         end_by_us(f, LOCAL_PROTOCOL, "the server does not stop asking while signing in");
@@ -480,8 +510,28 @@ static void on_challenge(struct client_fsm *f)
     }
 }
 
+/* LOGIN has no standard, and a server may not know that a response can come with it. That is about
+ * the command's form, not about who signs in. */
+static bool refuses_form(const struct client_fsm *f)
+{
+    return f->response_sent && strcmp(f->mechanism, "LOGIN") == 0 &&
+           (f->reply.code == 500 || f->reply.code == 501) &&
+           !(f->reply.has_enhanced && f->reply.enhanced[1] == 7);
+}
+
+static void ask_auth_again(struct client_fsm *f)
+{
+    f->response_sent = false;
+    f->response_due = true;
+    ask(f, "AUTH LOGIN");
+}
+
 static void on_auth(struct client_fsm *f)
 {
+    if (refuses_form(f)) {
+        ask_auth_again(f);
+        return;
+    }
     if (f->reply.code == 334) {
         on_challenge(f);
         return;
@@ -550,7 +600,7 @@ static void say_mail(struct client_fsm *f)
     bytes_text(&f->out, "MAIL FROM:<");
     add_path(&f->out, tx->reverse_path);
     bytes_text(&f->out, ">");
-    if (f->facts.has_size)
+    if (f->facts.has_size && tx->size > 0)
         bytes_printf(&f->out, " SIZE=%llu", (unsigned long long)tx->size);
     if (f->facts.eight_bit_mime && tx->envelope->body == ENVELOPE_BODY_8BITMIME)
         bytes_text(&f->out, " BODY=8BITMIME");
@@ -578,13 +628,29 @@ static void say_rcpt(struct client_fsm *f)
         t->next = NEXT_DATA;
 }
 
+static void say_bdat(struct client_fsm *f)
+{
+    char command[64];
+
+    snprintf(command, sizeof(command), "BDAT %llu LAST", (unsigned long long)f->flight.tx.size);
+    say(f, command);
+}
+
 static bool say_data(struct client_fsm *f)
 {
     struct flight *t = &f->flight;
 
+    if (t->chunked && t->heard < t->asked)
+        return false; /* their replies first */
     t->next = NEXT_NONE;
     if (t->heard == t->asked && t->accepted == 0)
         return false;
+    if (t->chunked) {
+        say_bdat(f);
+        enter(f, STAGE_BODY);
+        push(f, CLIENT_BODY);
+        return false; /* its reply is due when all of it is sent */
+    }
     say(f, "DATA");
     t->data_sent = true;
     if (t->heard == t->asked)
@@ -636,6 +702,34 @@ static void pump(struct client_fsm *f)
     enter(f, STAGE_IDLE);
 }
 
+/* For one flight nothing may be in doubt but the outcome itself: the server has shown that it knows
+ * BDAT, and no RSET is needed that it could refuse. */
+static bool may_fly(const struct client_fsm *f, const struct client_transaction *tx)
+{
+    return f->facts.pipelining && f->facts.chunking && f->bdat_worked && !f->needs_rset &&
+           tx->warm && tx->size > 0 && tx->size <= CLIENT_FLIGHT_MAX &&
+           envelope_count(tx->envelope, RECIPIENT_PENDING) + 2 <= CLIENT_IN_FLIGHT;
+}
+
+/* The mark comes before the first octet. */
+static void send_flight(struct client_fsm *f)
+{
+    struct flight *t = &f->flight;
+
+    t->gathering = false;
+    t->flown = true;
+    while (t->next != NEXT_DATA && say_next(f))
+        f->awaited++;
+    t->next = NEXT_NONE;
+    say_bdat(f);
+    f->awaited++;
+    bytes_append(&f->out, f->chunk.data, f->chunk.len);
+    if (f->out.failed)
+        out_of_memory(f);
+    bytes_done(&f->chunk);
+    enter(f, STAGE_MAIL);
+}
+
 void client_fsm_begin(struct client_fsm *f, const struct client_transaction *tx)
 {
     size_t first = next_pending(tx->envelope, 0);
@@ -646,11 +740,18 @@ void client_fsm_begin(struct client_fsm *f, const struct client_transaction *tx)
     f->ready_due = false;
     f->flight = (struct flight){.tx = *tx,
                                 .open = true,
+                                .chunked = f->facts.chunking && !f->no_chunking && tx->size > 0,
+                                .gathering = may_fly(f, tx),
                                 .next = f->needs_rset ? NEXT_RSET : NEXT_MAIL,
                                 .ask = first,
                                 .hear = first};
     if (has_unread(f)) {
         end_soon(f, LOCAL_LOST, "the server had begun to end the session");
+        return;
+    }
+    if (f->flight.gathering) {
+        f->body_ended = false;
+        push(f, CLIENT_BODY);
         return;
     }
     enter(f, STAGE_MAIL);
@@ -662,6 +763,7 @@ static void on_mail(struct client_fsm *f)
 {
     struct flight *t = &f->flight;
 
+    t->mail_heard = true;
     if (t->rset_due && !reply_is_positive(&f->reply)) {
         end(f, STAGE_IDLE, &f->reply);
     } else if (t->rset_due) {
@@ -703,6 +805,11 @@ static void on_rcpt(struct client_fsm *f)
         hear_recipient(f);
     if (t->heard == t->asked && t->data_sent)
         enter(f, STAGE_DATA);
+    if (t->heard < t->asked || !t->flown || f->ended)
+        return;
+    if (t->open && t->accepted == 0)
+        result(f, STAGE_RCPT, &f->last_refusal);
+    enter(f, STAGE_FINAL_DOT);
 }
 
 /* 354, though there is nobody to send to: RFC 2920 section 3.1. */
@@ -744,15 +851,48 @@ static void on_data(struct client_fsm *f)
 
 /* ---- mail data ------------------------------------------------------------------------------- */
 
+static bool has_body(const struct client_fsm *f)
+{
+    return (f->stage == STAGE_BODY || f->flight.gathering) && !f->ended && !f->ending_due;
+}
+
 static bool takes_body(const struct client_fsm *f)
 {
-    return f->stage == STAGE_BODY && !f->ended && !f->ending_due && !f->body_ended;
+    return has_body(f) && !f->body_ended;
+}
+
+/* All but the last octet, which waits for the mark. */
+static bool put_chunk(struct client_fsm *f, const uint8_t *data, size_t len)
+{
+    struct flight *t = &f->flight;
+
+    t->given += len;
+    if (t->given < t->tx.size)
+        return bytes_append(&f->out, data, len);
+    f->last_octet = data[len - 1];
+    return bytes_append(&f->out, data, len - 1);
+}
+
+static bool put_body(struct client_fsm *f, const uint8_t *data, size_t len)
+{
+    struct flight *t = &f->flight;
+
+    if (!t->chunked)
+        return maildata_encode(&f->encoder, data, len, &f->out);
+    if (!t->gathering)
+        return put_chunk(f, data, len);
+    t->given += len;
+    return bytes_append(&f->chunk, data, len);
 }
 
 void client_fsm_body(struct client_fsm *f, const uint8_t *data, size_t len)
 {
     retire(f);
-    if (takes_body(f) && !maildata_encode(&f->encoder, data, len, &f->out))
+    if (!takes_body(f) || len == 0)
+        return;
+    if (f->flight.chunked && len > f->flight.tx.size - f->flight.given)
+        end_soon(f, LOCAL_SPOOL, "the message is longer than its size says");
+    else if (!put_body(f, data, len))
         out_of_memory(f);
 }
 
@@ -761,15 +901,19 @@ void client_fsm_body_end(struct client_fsm *f)
     retire(f);
     if (!takes_body(f))
         return;
+    if (f->flight.chunked && f->flight.given != f->flight.tx.size) {
+        end_soon(f, LOCAL_SPOOL, "the message is shorter than its size says");
+        return;
+    }
     f->body_ended = true;
     push(f, CLIENT_DOUBT);
 }
 
-void client_fsm_body_failed(struct client_fsm *f, const char *why)
+void client_fsm_body_failed(struct client_fsm *f, enum local_failure failure, const char *why)
 {
     retire(f);
     if (takes_body(f))
-        end_soon(f, LOCAL_SPOOL, why);
+        end_soon(f, failure, why);
 }
 
 static void await_verdict(struct client_fsm *f)
@@ -778,19 +922,55 @@ static void await_verdict(struct client_fsm *f)
     enter(f, STAGE_FINAL_DOT);
 }
 
+static bool put_end(struct client_fsm *f)
+{
+    return f->flight.chunked ? bytes_byte(&f->out, f->last_octet)
+                             : maildata_end(&f->encoder, &f->out);
+}
+
 void client_fsm_doubted(struct client_fsm *f, bool ok)
 {
     retire(f);
-    if (f->stage != STAGE_BODY || !f->body_ended || f->ended || f->ending_due)
+    if (!has_body(f) || !f->body_ended)
         return;
     if (!ok)
         end_soon(f, LOCAL_SPOOL, "the in-doubt mark could not be made durable");
+    else if (f->flight.gathering && has_unread(f))
+        end_soon(f, LOCAL_LOST, "the server had begun to end the session");
     else if (has_unread(f))
         end_soon(f, LOCAL_PROTOCOL, "the server began to answer before the end of mail data");
-    else if (!maildata_end(&f->encoder, &f->out))
+    else if (f->flight.gathering)
+        send_flight(f);
+    else if (!put_end(f))
         out_of_memory(f);
     else
         await_verdict(f);
+}
+
+/* Though it announces it. What it took for commands instead is not known: never again on this
+ * connection. */
+static void give_up_bdat(struct client_fsm *f)
+{
+    f->lacks_bdat = true;
+    f->flight.flown = false; /* nothing was taken */
+    reply_local(&f->ending, LOCAL_LOST, "the server announces CHUNKING but refuses BDAT with %u",
+                f->reply.code);
+    end(f, STAGE_IDLE, &f->ending);
+}
+
+/* A refusal of the command, as against one of the message: codes alone do not tell them apart. */
+static bool is_unknown_command(const struct reply *r)
+{
+    bool by_code = r->code == 500 || r->code == 501 || r->code == 502 || r->code == 504;
+
+    return by_code && (!r->has_enhanced || r->enhanced[1] == 5 || r->enhanced[1] == 3);
+}
+
+/* The chunk of a transaction that was refused: what the server made of it cannot be told. */
+static void end_refused_flight(struct client_fsm *f)
+{
+    say(f, "QUIT");
+    end_by_us(f, LOCAL_PROTOCOL, "a chunk was in flight when its transaction was refused");
 }
 
 static void on_final_dot(struct client_fsm *f)
@@ -799,6 +979,16 @@ static void on_final_dot(struct client_fsm *f)
         end_by_reply(f);
         return;
     }
+    if (!f->flight.open) {
+        end_refused_flight(f);
+        return;
+    }
+    if (f->flight.chunked && !f->bdat_worked && is_unknown_command(&f->reply)) {
+        give_up_bdat(f);
+        return;
+    }
+    f->bdat_worked |= f->flight.chunked && reply_is_positive(&f->reply);
+    f->needs_rset = f->flight.chunked && !reply_is_positive(&f->reply);
     result(f, STAGE_FINAL_DOT, &f->reply);
     enter(f, STAGE_IDLE);
 }
@@ -826,12 +1016,19 @@ void client_fsm_lost(struct client_fsm *f, enum local_failure failure, const cha
     end_soon(f, failure, why);
 }
 
+void client_fsm_closed(struct client_fsm *f, const char *why)
+{
+    f->orderly = true;
+    client_fsm_lost(f, LOCAL_LOST, why);
+}
+
 /* ---- input ----------------------------------------------------------------------------------- */
 
 static void use_reply(struct client_fsm *f)
 {
     enum client_stage stage = f->stage;
 
+    f->replies++;
     if (f->awaited == 0 || f->stale) {
         end_by_reply(f);
         return;
@@ -902,6 +1099,7 @@ static void trim(struct client_fsm *f)
 {
     bytes_done(&f->in);
     bytes_done(&f->out);
+    bytes_done(&f->chunk);
     if (!has_unread(f))
         reply_parser_done(&f->parser);
 }
@@ -968,6 +1166,8 @@ struct client_fsm *client_fsm_new(const struct client_settings *settings)
     f->mechanisms = strdup(settings->mechanisms != NULL ? settings->mechanisms : "");
     f->needs_auth = settings->needs_auth;
     f->secure = settings->implicit_tls;
+    f->no_chunking = settings->no_chunking;
+    bytes_init(&f->chunk, CLIENT_FLIGHT_MAX);
     bytes_init(&f->in, CLIENT_INPUT_MAX);
     bytes_init(&f->out, CLIENT_OUTPUT_MAX);
     bytes_init(&f->response, BASE64_LENGTH(CLIENT_RESPONSE_MAX));
@@ -986,6 +1186,7 @@ void client_fsm_free(struct client_fsm *f)
     forget_response(f);
     discard_output(f);
     bytes_done(&f->out);
+    bytes_done(&f->chunk);
     bytes_done(&f->in);
     reply_parser_done(&f->parser);
     free(f->mechanisms);
@@ -998,6 +1199,11 @@ enum client_stage client_fsm_stage(const struct client_fsm *f)
     return f->stage;
 }
 
+uint64_t client_fsm_replies(const struct client_fsm *f)
+{
+    return f->replies;
+}
+
 uint64_t client_fsm_size_limit(const struct client_fsm *f)
 {
     return f->facts.size;
@@ -1006,6 +1212,11 @@ uint64_t client_fsm_size_limit(const struct client_fsm *f)
 bool client_fsm_has_8bitmime(const struct client_fsm *f)
 {
     return f->facts.eight_bit_mime;
+}
+
+bool client_fsm_lacks_bdat(const struct client_fsm *f)
+{
+    return f->lacks_bdat;
 }
 
 const char *client_fsm_greeting(const struct client_fsm *f)

@@ -6,14 +6,27 @@
  *
  * The way of a session: greeting, EHLO, STARTTLS (required unless the settings say implicit TLS),
  * EHLO again with everything learnt before forgotten (RFC 3207 4.2), AUTH, then any number of
- * transactions, QUIT. A server that does not offer STARTTLS ends the session with LOCAL_TLS: there
- * is no way on in clear.
+ * transactions, QUIT. AUTH carries the first response when there is one that fits; LOGIN is asked
+ * for once more without, if the server refuses that form. A server that does not offer STARTTLS
+ * ends the session with LOCAL_TLS: there is no way on in clear.
  *
- * The way of a transaction: MAIL, every RCPT and DATA in one flight when PIPELINING is offered,
- * else one at a time; every reply is read. If all recipients are refused but DATA got 354, only the
- * dot is sent (RFC 2920 3.1). Mail data is stuffed here; its last octets (the end-of-data line)
- * leave only after the in-doubt mark is durable (CLIENT_DOUBT). The reply to the final dot decides;
- * nothing after it changes it.
+ * The way of a transaction: MAIL and every RCPT in one flight when PIPELINING is offered, else one
+ * at a time; every reply is read. To a server that offers CHUNKING the mail data follows as one
+ * chunk (BDAT LAST, RFC 3030) when a recipient was accepted, so a refusal costs no upload; to
+ * others behind DATA, which flies with the recipients. If all recipients are refused but DATA got
+ * 354, only the dot is sent (RFC 2920 3.1). Mail data is stuffed here where that is needed. The
+ * last octets (of the chunk, or the end-of-data line) leave only after the in-doubt mark is durable
+ * (CLIENT_DOUBT). The reply to them decides; nothing after it changes it.
+ *
+ * A small message goes in one flight whole, from MAIL to the end of its chunk, on a connection that
+ * is warm: a chunk has succeeded on it, and it was not idle for long. If it is lost before any
+ * reply was read, and in an orderly way, nothing was taken and the result is that of STAGE_IDLE;
+ * else a loss is uncertain from the first octet on. When MAIL or every recipient is refused while
+ * the chunk is in flight, the session ends behind the replies.
+ *
+ * A server that does not know BDAT after all (500, 501, 502 or 504, not about the message, on a
+ * connection where no chunk has succeeded) has not taken the message: the
+ * result is that of STAGE_IDLE, the session ends, and client_fsm_lacks_bdat() tells.
  *
  * A reply that nothing asked for ends the session, and 421 does after it was used. A refusal before
  * the end of mail data is the reply to the data (STAGE_BODY); a success there is none.
@@ -28,7 +41,8 @@
 #include "queue/envelope.h"
 #include "relay/smtp/reply.h"
 
-#define CLIENT_BODY_MAX ((size_t)128 * 1024) /* mail data handed in at once */
+#define CLIENT_BODY_MAX   ((size_t)128 * 1024) /* mail data handed in at once */
+#define CLIENT_FLIGHT_MAX ((size_t)64 * 1024)  /* mail data that goes in one flight whole */
 
 /* Where in the session a reply or failure belongs; verdicts are looked up by it. */
 enum client_stage {
@@ -58,7 +72,8 @@ struct client_settings {
     const char *helo;  /* EHLO argument */
     bool implicit_tls; /* the stream is secure from the start */
     bool needs_auth;
-    const char *mechanisms; /* SASL mechanisms we may use, in order of preference: "LOGIN PLAIN" */
+    bool no_chunking;       /* the server is known not to understand BDAT */
+    const char *mechanisms; /* SASL mechanisms we may use, in order of preference: "PLAIN LOGIN" */
 };
 
 /* One transaction. The envelope's DSN parameters are passed on to a server that offers DSN.
@@ -66,7 +81,10 @@ struct client_settings {
 struct client_transaction {
     const char *reverse_path;
     const struct envelope *envelope;
-    uint64_t size; /* octets of mail data as it will be sent, before stuffing */
+    /* Octets of mail data as it will be sent, before stuffing. 0: not known; then it goes by DATA.
+     */
+    uint64_t size;
+    bool warm; /* the connection has not been idle for long */
 };
 
 enum client_effect_kind {
@@ -122,19 +140,25 @@ void client_fsm_begin(struct client_fsm *f, const struct client_transaction *tx)
  * be under way. */
 void client_fsm_body(struct client_fsm *f, const uint8_t *data, size_t len);
 void client_fsm_body_end(struct client_fsm *f);
-/* The message cannot be read: the session is dropped before the end of data, so nothing is
- * accepted. */
-void client_fsm_body_failed(struct client_fsm *f, const char *why);
+/* The message cannot be read (LOCAL_SPOOL) or sent to this server (LOCAL_CONTENT): the session is
+ * dropped before the end of data, so nothing is accepted. */
+void client_fsm_body_failed(struct client_fsm *f, enum local_failure failure, const char *why);
 void client_fsm_doubted(struct client_fsm *f, bool ok);
 void client_fsm_quit(struct client_fsm *f); /* only while idle; else it does nothing */
 /* The stream ended, or a timeout of ours; `failure` and text as for reply_local(). What was
  * received before still counts. */
 void client_fsm_lost(struct client_fsm *f, enum local_failure failure, const char *why);
+/* The same as LOCAL_LOST, when the peer has closed in an orderly way. */
+void client_fsm_closed(struct client_fsm *f, const char *why);
 
 enum client_stage client_fsm_stage(const struct client_fsm *f);
+/* Whole replies read so far. */
+uint64_t client_fsm_replies(const struct client_fsm *f);
 /* What the server announced after TLS: the SIZE limit (0: none) and whether 8BITMIME is offered. */
 uint64_t client_fsm_size_limit(const struct client_fsm *f);
 bool client_fsm_has_8bitmime(const struct client_fsm *f);
+/* It announced CHUNKING and refused BDAT. */
+bool client_fsm_lacks_bdat(const struct client_fsm *f);
 /* The first line of the EHLO reply: it shows the address by which the server sees us. Valid until
  * the next call of the machine. */
 const char *client_fsm_greeting(const struct client_fsm *f);

@@ -8,9 +8,11 @@
 
 #include "relay/base/log.h"
 #include "relay/base/random.h"
+#include "relay/submit/ledger.h"
 #include "relay/submit/mailbox.h"
 #include "relay/submit/outcome.h"
 #include "relay/submit/pool.h"
+#include "relay/submit/replies.h"
 
 #define READ_RETRY_MS  60000 /* after a message could not be read from the spool */
 #define SPOOL_RETRY_MS 10000 /* after the spool could not be written */
@@ -24,7 +26,8 @@ struct attempt {
     struct pool *pool;
     struct pool_connection *connection; /* NULL once its result has come */
     struct queue_info info;
-    struct queue_reader *reader;
+    struct letter *letter;
+    struct identity identity;
     const struct envelope *stored; /* the reader's */
     struct outcome outcome;
     struct client_transaction tx;
@@ -42,6 +45,7 @@ struct dispatch {
     struct mailbox *mailboxes;
     struct pool **pools; /* by mailbox */
     size_t mailbox_count;
+    struct ledger *ledger; /* NULL: none */
     struct attempt *attempts;
     struct event *run;
     uint32_t next_route; /* to be served: they take turns */
@@ -93,7 +97,7 @@ static void attempt_unlink(struct attempt *a)
 
 static void attempt_free(struct attempt *a)
 {
-    queue_reader_close(a->reader);
+    letter_free(a->letter);
     if (a->has_outcome)
         outcome_done(&a->outcome);
     free(a);
@@ -142,6 +146,7 @@ static void log_recipients(const struct attempt *a, const struct outcome_end *en
     static const char *const events[] = {[RECIPIENT_PENDING] = "deferred",
                                          [RECIPIENT_DELIVERED] = "delivered",
                                          [RECIPIENT_FAILED] = "failed"};
+    static const char doubt[] = "an earlier copy may have arrived";
     const struct dispatch *d = a->dispatch;
     for (size_t i = 0; i < a->outcome.envelope.recipient_count; i++) {
         const struct recipient *r = &a->outcome.envelope.recipients[i];
@@ -155,6 +160,7 @@ static void log_recipients(const struct attempt *a, const struct outcome_end *en
                   LOG_U64("size", a->info.size), LOG_MS("delay", age_of(a)),
                   LOG_MS("took", now_of(d) - a->began_ms),
                   LOG_STR("state", queue_state_name(end->attempt.state)),
+                  LOG_STR("doubt", a->info.losses > 0 ? doubt : ""),
                   LOG_MS("wait", end->attempt.wait_ms), LOG_STR("reason", v.what),
                   LOG_STR("remedy", v.how), LOG_STR("reply", r->reply), LOG_END);
     }
@@ -166,7 +172,7 @@ static void tell_mailbox(struct attempt *a, enum client_stage stage, const struc
     struct mailbox *m = pool_mailbox(a->pool);
     budget_message_ended(m->budget, a->recipients, end->taken, now_of(d));
     if (end->too_large)
-        mailbox_learn_size(m, a->info.size);
+        mailbox_learn_size(m, a->info.size, now_of(d));
     if (end->verdict.action == VERDICT_DELIVERED)
         mailbox_delivered(m, now_of(d), clock_wall_ms(d->set.clock));
     if (end->has_mailbox_verdict)
@@ -203,6 +209,28 @@ static uint64_t step_back(const struct attempt *a, const struct outcome_end *end
     return m->next_try_ms - now + STEP_BACK_MS;
 }
 
+/* The words of the first recipient who failed, else of whom it waits for. */
+static const char *reason_of(const struct envelope *e)
+{
+    const char *any = "";
+    for (size_t i = 0; i < e->recipient_count; i++) {
+        if (e->recipients[i].state == RECIPIENT_FAILED)
+            return e->recipients[i].reply;
+        if (e->recipients[i].state == RECIPIENT_PENDING)
+            any = e->recipients[i].reply;
+    }
+    return any;
+}
+
+static void tell_settled(const struct attempt *a, enum queue_state state)
+{
+    const struct dispatch_settings *set = &a->dispatch->set;
+    const struct envelope *e = &a->outcome.envelope;
+    if (set->on_settled != NULL)
+        set->on_settled(set->ctx, a->info.id, state, envelope_count(e, RECIPIENT_FAILED), e->device,
+                        reason_of(e));
+}
+
 static void attempt_settle(struct attempt *a, struct outcome_end *end)
 {
     struct dispatch *d = a->dispatch;
@@ -216,12 +244,15 @@ static void attempt_settle(struct attempt *a, struct outcome_end *end)
     log_recipients(a, end);
     queue_settle(d->set.queue, a->info.id, &end->attempt, now_of(d), clock_wall_ms(d->set.clock),
                  NULL, NULL);
+    tell_settled(a, end->attempt.state);
 }
 
 static void on_recipient(void *borrower, size_t index, const struct reply *reply)
 {
     struct attempt *a = borrower;
+    const struct dispatch_settings *set = &a->dispatch->set;
     outcome_recipient(&a->outcome, index, reply);
+    (void)replies_note(set->replies, STAGE_RCPT, reply, clock_wall_ms(set->clock));
 }
 
 static void on_result(void *borrower, enum client_stage stage, const struct reply *reply,
@@ -229,17 +260,22 @@ static void on_result(void *borrower, enum client_stage stage, const struct repl
 {
     struct attempt *a = borrower;
     const struct config *config = a->dispatch->set.config;
-    const struct outcome_context context = {.stage = stage,
-                                            .reply = reply,
-                                            .attempts = a->info.attempts,
-                                            .tried_ms = a->info.tried_ms,
-                                            .give_up_ms = config->give_up_ms,
-                                            .uncertain_wait_ms = config->uncertain_wait_ms,
-                                            .jitter = random_draw(),
-                                            .first_use = first_use,
-                                            .was_uncertain = a->info.state == QUEUE_UNCERTAIN};
+    const struct outcome_context context = {
+        .stage = stage,
+        .reply = reply,
+        .attempts = a->info.attempts,
+        .tried_ms = a->info.tried_ms,
+        .give_up_ms = config->give_up_ms,
+        .uncertain_wait_ms = a->info.lane == LANE_URGENT ? config->uncertain_wait_urgent_ms
+                                                         : config->uncertain_wait_ms,
+        .jitter = random_draw(),
+        .first_use = first_use,
+        .losses = a->info.losses};
     struct outcome_end end;
-    a->connection = NULL; /* the pool's again */
+    const struct dispatch_settings *set = &a->dispatch->set;
+    a->connection = NULL;    /* the pool's again */
+    if (stage != STAGE_RCPT) /* those have been noted one by one */
+        (void)replies_note(set->replies, stage, reply, clock_wall_ms(set->clock));
     outcome_finish(&a->outcome, &context, &end);
     tell_mailbox(a, stage, &end);
     attempt_settle(a, &end);
@@ -278,27 +314,27 @@ static void on_lost(void *borrower)
 static const struct pool_borrower dispatch_borrower = {
     .on_lost = on_lost, .on_recipient = on_recipient, .on_doubt = on_doubt, .on_result = on_result};
 
-/* The reverse-path is the mailbox's address: providers refuse others, and reports come back to it.
- */
 static void attempt_submit(struct attempt *a)
 {
     struct mailbox *m = pool_mailbox(a->pool);
-    const char *address = m->config->address;
-    a->tx = (struct client_transaction){
-        .reverse_path = address[0] != '\0' ? address : a->outcome.envelope.reverse_path,
-        .envelope = &a->outcome.envelope,
-        .size = a->outcome.envelope.size};
+    a->tx = (struct client_transaction){.reverse_path = letter_reverse_path(a->letter),
+                                        .envelope = &a->outcome.envelope,
+                                        .size = letter_size(a->letter),
+                                        .warm = a->connection->warm};
     a->submitted = true;
     a->began_ms = now_of(a->dispatch);
     budget_message_started(m->budget, a->recipients, a->began_ms);
-    client_submit(a->connection->client, &a->tx, a->reader);
+    client_submit(a->connection->client, &a->tx, a->letter);
 }
 
 /* Whatever time is said, a damaged message is held by the queue when its lease ends. */
 static void on_unreadable(struct attempt *a, const struct error *err)
 {
+    const struct dispatch_settings *set = &a->dispatch->set;
     log_event(LOG_LEVEL_ERROR, "unreadable", LOG_ID("queue", a->info.id),
               LOG_STR("reason", err->text), LOG_END);
+    if (err->kind == ERROR_DAMAGED && set->on_settled != NULL)
+        set->on_settled(set->ctx, a->info.id, QUEUE_HELD, 0, a->info.device, err->text);
     attempt_release(a, now_of(a->dispatch) + READ_RETRY_MS);
 }
 
@@ -309,9 +345,64 @@ static uint64_t attempt_wait(const struct attempt *a)
     uint64_t now = now_of(a->dispatch);
     struct budget *budget = pool_mailbox(a->pool)->budget;
     uint64_t recipients = budget_may_use_recipients(budget, a->recipients, now);
-    if (a->connection == NULL || budget_may_send(budget, now) != 0)
+    if (a->connection == NULL || budget_may_send(budget, a->info.lane == LANE_URGENT, now) != 0)
         return now; /* the next one is asked for before it is picked again */
     return recipients == BUDGET_NEVER ? now + READ_RETRY_MS : recipients;
+}
+
+/* Whom the message is from, as the mailbox and the device are configured. */
+static struct identity identity_of(const struct dispatch *d, const struct config_mailbox *m,
+                                   const char *device)
+{
+    const struct config_device *c = config_find_device(d->set.config, device);
+    const char *from = c != NULL && c->from[0] != '\0' ? c->from : m->from;
+    const char *name = c != NULL && c->from_name[0] != '\0' ? c->from_name : m->from_name;
+    struct identity id = {.mailbox = m->address,
+                          .send_as = m->send_as.list,
+                          .send_as_count = m->send_as.count,
+                          .how = IDENTITY_FIXED,
+                          .from = from,
+                          .name = name,
+                          .device = device};
+    if (strcmp(from, "keep") == 0)
+        id.how = IDENTITY_KEEP;
+    else if (strchr(from, '@') == NULL)
+        id.how = IDENTITY_REWRITE;
+    return id;
+}
+
+/* A message for more people than a whole day has goes in parts: first what is left of this day. */
+static uint32_t recipients_at_once(const struct attempt *a)
+{
+    const struct mailbox *m = pool_mailbox(a->pool);
+    uint32_t most = m->config->recipients_per_message;
+    uint32_t day = m->config->recipients_per_day;
+    uint32_t pending = (uint32_t)envelope_count(&a->outcome.envelope, RECIPIENT_PENDING);
+    uint32_t used = budget_recipients(m->budget, now_of(a->dispatch));
+    if (day == 0 || pending <= day || (most != 0 && most <= day))
+        return most;
+    log_event(
+        LOG_LEVEL_INFO, "split", LOG_ID("queue", a->info.id), LOG_STR("mailbox", m->config->name),
+        LOG_U64("recipients", pending), LOG_U64("day", day),
+        LOG_STR("reason", "it has more recipients than the mailbox may use in a day; it leaves "
+                          "in parts, on several days"),
+        LOG_END);
+    return used < day ? day - used : day;
+}
+
+static void on_letter(void *ctx, const struct error *err)
+{
+    struct attempt *a = ctx;
+    if (err != NULL) {
+        on_unreadable(a, err);
+        return;
+    }
+    a->recipients = outcome_limit(&a->outcome, recipients_at_once(a));
+    uint64_t when = attempt_wait(a);
+    if (when != 0)
+        attempt_release(a, when);
+    else
+        attempt_submit(a);
 }
 
 static void on_reader(void *ctx, struct queue_reader *reader, const struct envelope *e,
@@ -323,27 +414,24 @@ static void on_reader(void *ctx, struct queue_reader *reader, const struct envel
         on_unreadable(a, err);
         return;
     }
-    a->reader = reader;
     a->stored = e;
     a->has_outcome = outcome_init(&a->outcome, e);
-    if (!a->has_outcome) {
-        attempt_release(a, now_of(d) + READ_RETRY_MS);
-        return;
+    if (a->has_outcome) {
+        a->identity = identity_of(d, pool_mailbox(a->pool)->config, e->device);
+        a->letter = letter_new(reader, e, &a->identity, on_letter, a);
+    } else {
+        queue_reader_close(reader);
     }
-    a->recipients = (uint32_t)envelope_count(&a->outcome.envelope, RECIPIENT_PENDING);
-    uint64_t when = attempt_wait(a);
-    if (when != 0)
-        attempt_release(a, when);
-    else
-        attempt_submit(a);
+    if (a->letter == NULL)
+        attempt_release(a, now_of(d) + READ_RETRY_MS);
 }
 
-static bool attempt_begin(struct dispatch *d, struct pool *pool, uint32_t route)
+static bool attempt_begin(struct dispatch *d, struct pool *pool, uint32_t route, enum lane lowest)
 {
     struct attempt *a = calloc(1, sizeof *a);
     if (a == NULL)
         return false;
-    if (!queue_pick(d->set.queue, route, now_of(d), &a->info)) {
+    if (!queue_pick_from(d->set.queue, route, lowest, now_of(d), &a->info)) {
         free(a);
         return false;
     }
@@ -358,49 +446,104 @@ static bool attempt_begin(struct dispatch *d, struct pool *pool, uint32_t route)
 
 /* ---- choosing -------------------------------------------------------------------------------- */
 
-/* A mailbox in trouble is probed by one message at a time. */
-static bool may_take_message(struct pool *p, uint64_t now_ms)
+/* A mailbox in trouble is probed by one message at a time. What is kept for urgent mail, of the
+ * minute and of the connections, only that may use. */
+static bool may_take_message(struct pool *p, bool urgent, uint64_t now_ms)
 {
     struct mailbox *m = pool_mailbox(p);
-    return mailbox_is_usable(m, now_ms) && budget_may_send(m->budget, now_ms) == 0 &&
-           (m->state == MAILBOX_READY || pool_count(p, POOL_LENT) == 0);
+    size_t lent = pool_count(p, POOL_LENT);
+    uint32_t connections = mailbox_connections_allowed(m, now_ms);
+    if (!mailbox_is_usable(m, now_ms) || budget_may_send(m->budget, urgent, now_ms) != 0)
+        return false;
+    if (m->state != MAILBOX_READY)
+        return lent == 0;
+    return urgent || connections <= m->config->urgent_connections ||
+           lent + m->config->urgent_connections < connections;
 }
 
-static struct pool *pool_with_idle(const struct dispatch *d, const struct config_route *r)
+/* Whether a mailbox is worth leaving an idle connection of another one for: it has more left by
+ * this many thousandths. */
+#define SHARE_STEP 100
+
+static uint32_t share_of(const struct dispatch *d, const struct config_route *r, struct pool *p)
 {
-    for (size_t i = 0; i < r->mailbox_count; i++) {
-        struct pool *p = d->pools[r->mailboxes[i]];
-        if (pool_count(p, POOL_IDLE) > 0 && may_take_message(p, now_of(d)))
-            return p;
-    }
-    return NULL;
+    uint32_t left = budget_left(pool_mailbox(p)->budget, now_of(d));
+    if (r->choose == CONFIG_CHOOSE_ORDER)
+        return 0;
+    return left + (pool_count(p, POOL_IDLE) > 0 ? SHARE_STEP : 0);
 }
 
-/* Asks the first mailbox that may send now for as many connections as messages wait. */
-static void open_for(const struct dispatch *d, const struct config_route *r, size_t waiting)
+/* The mailbox of the list that should take the next message, or NULL. */
+static struct pool *choose_pool(const struct dispatch *d, const struct config_route *r,
+                                const uint32_t *list, size_t count, bool urgent)
 {
-    for (size_t i = 0; i < r->mailbox_count; i++) {
-        struct pool *p = d->pools[r->mailboxes[i]];
-        if (!may_take_message(p, now_of(d)))
+    struct pool *best = NULL;
+    uint32_t most = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct pool *p = d->pools[list[i]];
+        if (!may_take_message(p, urgent, now_of(d)))
             continue;
-        pool_open(p, waiting);
-        if (pool_count(p, POOL_CONNECTING) > 0)
-            return;
+        uint32_t share = share_of(d, r, p);
+        if (best != NULL && share <= most)
+            continue;
+        best = p;
+        most = share;
     }
+    return best;
 }
 
-/* False when nothing was begun. */
-static bool serve_route(struct dispatch *d, uint32_t route)
+/* How long none of the route's mailboxes has been usable; 0 when one is. A mailbox that is at its
+ * limits is usable. */
+static uint64_t outage_of(const struct dispatch *d, const struct config_route *r)
+{
+    uint64_t now = now_of(d);
+    uint64_t shortest = UINT64_MAX;
+    for (size_t i = 0; i < r->mailbox_count; i++) {
+        const struct mailbox *m = &d->mailboxes[r->mailboxes[i]];
+        uint64_t lasting = m->state == MAILBOX_READY ? 0 : now - m->trouble_since_ms;
+        shortest = lasting < shortest ? lasting : shortest;
+    }
+    return shortest;
+}
+
+static bool backup_may_help(const struct dispatch *d, const struct config_route *r, bool urgent)
+{
+    uint64_t outage = r->backup_count > 0 ? outage_of(d, r) : 0;
+    return outage > 0 &&
+           (outage >= r->backup_after_ms || (urgent && r->backup_urgent == CONFIG_YES));
+}
+
+/* The route's own mailboxes are still probed when their time comes: one that can be used goes
+ * before the backup. */
+static struct pool *pool_for(const struct dispatch *d, const struct config_route *r, bool urgent)
+{
+    struct pool *p = choose_pool(d, r, r->mailboxes, r->mailbox_count, urgent);
+    if (p == NULL && backup_may_help(d, r, urgent))
+        p = choose_pool(d, r, r->backup, r->backup_count, urgent);
+    return p;
+}
+
+/* Begins a message of these lanes, or asks for the connections it needs. False when nothing was
+ * begun. */
+static bool serve_lanes(struct dispatch *d, uint32_t route, enum lane lowest)
 {
     struct queue *q = d->set.queue;
     const struct config_route *r = config_route_of(d, queue_route_name(q, route));
-    if (queue_next_due(q, route, now_of(d)) > now_of(d))
+    if (queue_next_due_from(q, route, lowest, now_of(d)) > now_of(d))
         return false;
-    struct pool *p = pool_with_idle(d, r);
-    if (p != NULL)
-        return attempt_begin(d, p, route);
-    open_for(d, r, queue_waiting(q, route));
+    struct pool *p = pool_for(d, r, lowest == LANE_URGENT);
+    if (p == NULL)
+        return false;
+    if (pool_count(p, POOL_IDLE) > 0)
+        return attempt_begin(d, p, route, lowest);
+    pool_open(p, queue_waiting(q, route));
     return false;
+}
+
+/* Where other mail may not go any more urgent mail may. */
+static bool serve_route(struct dispatch *d, uint32_t route)
+{
+    return serve_lanes(d, route, LANE_BULK) || serve_lanes(d, route, LANE_URGENT);
 }
 
 /* One message of a route, then the next route's turn, until none can begin one: routes may share a
@@ -454,8 +597,10 @@ static void on_run(evutil_socket_t fd, short what, void *ctx)
     struct dispatch *d = ctx;
     (void)fd;
     (void)what;
-    for (size_t i = 0; i < d->mailbox_count; i++)
+    for (size_t i = 0; i < d->mailbox_count; i++) {
+        mailbox_tick(&d->mailboxes[i], now_of(d));
         pool_tick(d->pools[i]);
+    }
     if (d->on_stopped == NULL) {
         if (now_of(d) >= d->spool_retry_ms)
             serve_routes(d);
@@ -464,6 +609,7 @@ static void on_run(evutil_socket_t fd, short what, void *ctx)
         d->told_stopped = true;
         d->on_stopped(d->stop_ctx);
     }
+    ledger_look(d->ledger, now_of(d), clock_wall_ms(d->set.clock));
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -477,6 +623,7 @@ static bool make_pool(struct dispatch *d, size_t i, struct error *err)
                                            .hostname = d->set.config->hostname,
                                            .borrower = &dispatch_borrower,
                                            .next_id = &d->next_connection,
+                                           .replies = d->set.replies,
                                            .on_change = on_pool_change,
                                            .ctx = d};
     if (!mailbox_init(&d->mailboxes[i], &d->set.config->mailboxes[i], err))
@@ -484,6 +631,18 @@ static bool make_pool(struct dispatch *d, size_t i, struct error *err)
     d->mailbox_count = i + 1;
     d->pools[i] = pool_new(&settings);
     return d->pools[i] != NULL || error_set(err, ERROR_NO_ROOM, "out of memory");
+}
+
+static bool open_ledger(struct dispatch *d, struct error *err)
+{
+    const struct ledger_settings settings = {.executor = d->set.executor,
+                                             .file = d->set.ledger,
+                                             .mailboxes = d->mailboxes,
+                                             .count = d->mailbox_count};
+    if (d->set.ledger == NULL)
+        return true;
+    d->ledger = ledger_open(&settings, now_of(d), clock_wall_ms(d->set.clock));
+    return d->ledger != NULL || error_set(err, ERROR_NO_ROOM, "out of memory");
 }
 
 struct dispatch *dispatch_new(const struct dispatch_settings *settings, struct error *err)
@@ -502,7 +661,7 @@ struct dispatch *dispatch_new(const struct dispatch_settings *settings, struct e
               error_set(err, ERROR_NO_ROOM, "out of memory");
     for (size_t i = 0; ok && i < count; i++)
         ok = make_pool(d, i, err);
-    if (ok)
+    if (ok && open_ledger(d, err))
         return d;
     dispatch_free(d);
     return NULL;
@@ -521,6 +680,7 @@ void dispatch_free(struct dispatch *d)
 {
     if (d == NULL)
         return;
+    ledger_close(d->ledger, now_of(d), clock_wall_ms(d->set.clock));
     while (d->attempts != NULL) {
         struct attempt *a = d->attempts;
         d->attempts = a->next;
@@ -542,11 +702,47 @@ size_t dispatch_mailbox_count(const struct dispatch *d)
     return d->mailbox_count;
 }
 
+static bool route_has(const struct config_route *r, size_t mailbox)
+{
+    for (size_t i = 0; i < r->mailbox_count; i++) {
+        if (r->mailboxes[i] == mailbox)
+            return true;
+    }
+    return false;
+}
+
+/* A route's mail is shared by its mailboxes. */
+static uint64_t waiting_for(const struct dispatch *d, size_t mailbox)
+{
+    const struct queue *q = d->set.queue;
+    uint64_t waiting = 0;
+    for (uint32_t i = 0; i < queue_route_count(q); i++) {
+        const struct config_route *r = config_route_of(d, queue_route_name(q, i));
+        if (route_has(r, mailbox))
+            waiting += (queue_waiting(q, i) + r->mailbox_count - 1) / r->mailbox_count;
+    }
+    return waiting;
+}
+
+/* Each message has one recipient at least. */
+static uint64_t empty_in_ms(const struct dispatch *d, size_t mailbox)
+{
+    const struct mailbox *m = &d->mailboxes[mailbox];
+    uint64_t waiting = waiting_for(d, mailbox);
+    uint64_t now = now_of(d);
+    uint64_t in = waiting > 0 ? budget_done_in_ms(m->budget, waiting, waiting, now) : 0;
+    uint64_t pause = mailbox_is_usable(m, now) ? 0 : m->next_try_ms - now;
+    if (waiting == 0 || in == BUDGET_NEVER)
+        return waiting == 0 ? 0 : SCHEDULE_NEVER;
+    return in + pause;
+}
+
 bool dispatch_mailbox(const struct dispatch *d, size_t i, struct mailbox_status *out)
 {
     if (i >= d->mailbox_count)
         return false;
     mailbox_status(&d->mailboxes[i], now_of(d), out);
+    out->empty_in_ms = empty_in_ms(d, i);
     return true;
 }
 
@@ -555,7 +751,7 @@ bool dispatch_resume(struct dispatch *d, const char *mailbox)
     for (size_t i = 0; i < d->mailbox_count; i++) {
         if (strcmp(d->mailboxes[i].config->name, mailbox) != 0)
             continue;
-        mailbox_resume(&d->mailboxes[i]);
+        mailbox_start_over(&d->mailboxes[i]);
         dispatch_wake(d);
         return true;
     }
@@ -576,7 +772,7 @@ static uint64_t known_time(uint64_t ms, uint64_t now_ms)
 static uint64_t mailbox_ready_ms(const struct mailbox *m, uint64_t now_ms)
 {
     uint64_t usable = mailbox_is_usable(m, now_ms) ? 0 : m->next_try_ms;
-    uint64_t send = known_time(budget_may_send(m->budget, now_ms), now_ms);
+    uint64_t send = known_time(budget_may_send(m->budget, true, now_ms), now_ms);
     uint64_t recipient = known_time(budget_may_use_recipients(m->budget, 1, now_ms), now_ms);
     return latest(usable, latest(send, recipient));
 }

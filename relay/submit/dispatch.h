@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "queue/error.h"
+#include "queue/executor.h"
 #include "queue/queue.h"
 #include "relay/base/clock.h"
 #include "relay/base/config.h"
@@ -28,6 +29,7 @@
 struct event_base;
 struct dispatch;
 struct dns;
+struct replies; /* relay/submit/replies.h */
 
 struct dispatch_settings {
     struct event_base *base;
@@ -36,6 +38,13 @@ struct dispatch_settings {
     struct dns *dns;
     const struct config *config;
     struct queue *queue;
+    const char *ledger; /* file of what is known of mailboxes, for the call only; NULL = memory */
+    struct executor executor; /* for it: the database's thread */
+    struct replies *replies;  /* collects refusals that no row knows; or NULL */
+    /* How an attempt has ended, for a message with so many failed recipients; or NULL. */
+    void (*on_settled)(void *ctx, uint64_t id, enum queue_state state, size_t failed,
+                       const char *device, const char *reason);
+    void *ctx;
 };
 
 enum mailbox_state {
@@ -56,6 +65,8 @@ struct mailbox_status {
     uint64_t next_try_ms; /* monotonic; 0 when ready */
     uint32_t connections; /* slots taken, lingering ones included */
     uint32_t connections_max;
+    uint32_t connections_allowed; /* now */
+    const char *connections_why;  /* they are less than configured, or "" */
     uint32_t sent_this_minute;
     uint32_t minute_max;
     uint32_t recipients_today;
@@ -68,6 +79,10 @@ struct mailbox_status {
     const char *remedy;            /* who can fix it and how, or "" */
     const char *last_reply;        /* the upstream's words that caused it, or "" */
     uint64_t max_size; /* octets of mail data it takes, as configured or taught by a 552 */
+    uint64_t
+        dry_in_ms; /* the day's recipients are used up, as the last hour went; 0 = not foreseen */
+    uint64_t empty_in_ms; /* what waits for it has left, at the earliest; 0 = nothing waits or all
+                             may leave now; SCHEDULE_NEVER = not within a day */
 };
 
 struct dispatch *dispatch_new(const struct dispatch_settings *settings, struct error *err);
@@ -77,12 +92,13 @@ void dispatch_wake(struct dispatch *d);
  * is under way any more. */
 void dispatch_stop(struct dispatch *d, void (*on_stopped)(void *ctx), void *ctx);
 /* Drops what is under way: messages not yet in doubt are released, others stay in doubt for
- * recovery. */
+ * recovery. The executor's jobs must have been delivered (work_drain()). */
 void dispatch_free(struct dispatch *d);
 
 size_t dispatch_mailbox_count(const struct dispatch *d);
 bool dispatch_mailbox(const struct dispatch *d, size_t i, struct mailbox_status *out);
-/* Forgets a mailbox's wait or pause, so that it is tried at once. False when there is none of the
+/* Forgets a mailbox's wait or pause, and what its upstream has taught, so that it is tried at once.
+ * False when there is none of the
  * name. */
 bool dispatch_resume(struct dispatch *d, const char *mailbox);
 /* When a mailbox of the route may take a message, as far as its own wait and its budget are known:

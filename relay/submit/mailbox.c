@@ -18,7 +18,8 @@ bool mailbox_init(struct mailbox *m, const struct config_mailbox *config, struct
 {
     const struct budget_limits limits = {.connections = config->connections,
                                          .messages_per_minute = config->messages_per_minute,
-                                         .recipients_per_day = config->recipients_per_day};
+                                         .recipients_per_day = config->recipients_per_day,
+                                         .urgent_reserve = config->urgent_reserve};
     *m = (struct mailbox){.config = config, .max_size = config->max_size};
     m->budget = budget_new(&limits);
     return m->budget != NULL || error_set(err, ERROR_NO_ROOM, "out of memory");
@@ -37,9 +38,10 @@ bool mailbox_is_usable(const struct mailbox *m, uint64_t now_ms)
     return m->state == MAILBOX_READY || now_ms >= m->next_try_ms;
 }
 
-uint32_t mailbox_connections_allowed(const struct mailbox *m)
+uint32_t mailbox_connections_allowed(const struct mailbox *m, uint64_t now_ms)
 {
-    return m->state == MAILBOX_READY && m->proven ? budget_connections_allowed(m->budget) : 1;
+    return m->state == MAILBOX_READY && m->proven ? budget_connections_allowed(m->budget, now_ms)
+                                                  : 1;
 }
 
 /* ---- trouble --------------------------------------------------------------------------------- */
@@ -78,14 +80,23 @@ static void mailbox_pause(struct mailbox *m, uint64_t pause_ms, uint64_t now_ms,
                  with_jitter(pause_ms != 0 ? pause_ms : MAILBOX_PAUSE_MS, jitter), now_ms);
 }
 
-/* One connection less; when one alone is still too many, others use the mailbox and time must help.
- */
+/* One connection less; when one alone is too many, others use the mailbox and time must help. */
 static void mailbox_crowded(struct mailbox *m, uint64_t now_ms, uint32_t jitter)
 {
-    bool last = budget_connections_allowed(m->budget) == 1;
+    bool last = budget_connections_allowed(m->budget, now_ms) == 1 ||
+                budget_connections_open(m->budget, now_ms) <= 1;
     budget_shrink(m->budget, now_ms);
     if (last)
         mailbox_back_off(m, 0, now_ms, jitter);
+}
+
+/* Told by 421 to go away, by a service that had let several in: fewer come back. */
+static void mailbox_turned_away(struct mailbox *m, const struct verdict *v,
+                                const struct reply *reply, uint64_t now_ms)
+{
+    if (reply->code == 421 && v->action == VERDICT_BACK &&
+        budget_connections_open(m->budget, now_ms) > 1)
+        budget_shrink(m->budget, now_ms);
 }
 
 static void mailbox_note(struct mailbox *m, const struct verdict *v, const struct reply *reply)
@@ -118,6 +129,7 @@ void mailbox_judge(struct mailbox *m, const struct verdict *v, enum client_stage
         mailbox_pause(m, v->wait_ms, now_ms, jitter);
         break;
     default:
+        mailbox_turned_away(m, v, reply, now_ms);
         mailbox_back_off(m, v->wait_ms, now_ms, jitter);
         break;
     }
@@ -140,6 +152,43 @@ bool mailbox_prepare(struct mailbox *m, uint64_t now_ms, uint32_t jitter)
     struct verdict v = verdict_of(STAGE_CONNECT, &local);
     mailbox_judge(m, &v, STAGE_CONNECT, &local, now_ms, jitter);
     return false;
+}
+
+static bool has_other_password(const struct mailbox *m)
+{
+    struct error err = ERROR_INIT;
+    struct secret *s = secret_of_mailbox(m->config->name, m->config->password_file, &err);
+    bool other = s != NULL && !secret_equal(s, m->password);
+    secret_free(s);
+    return other;
+}
+
+/* Connections borrow the password that is there: mailbox_prepare() takes the other one. */
+static void look_for_password(struct mailbox *m, uint64_t now_ms)
+{
+    if (m->state == MAILBOX_READY || m->config->auth != CONFIG_AUTH_PASSWORD ||
+        now_ms < m->look_ms || now_ms >= m->next_try_ms)
+        return;
+    m->look_ms = now_ms + MAILBOX_LOOK_MS;
+    if (!has_other_password(m))
+        return;
+    m->proven = false;
+    log_event(LOG_LEVEL_INFO, "password-changed", LOG_STR("mailbox", m->config->name),
+              LOG_STR("effect", "it is tried at once"), LOG_END);
+    mailbox_resume(m);
+}
+
+static void forget_size(struct mailbox *m)
+{
+    m->max_size = m->config->max_size;
+    m->size_until_ms = 0;
+}
+
+void mailbox_tick(struct mailbox *m, uint64_t now_ms)
+{
+    look_for_password(m, now_ms);
+    if (m->size_until_ms != 0 && now_ms >= m->size_until_ms)
+        forget_size(m);
 }
 
 /* ---- success --------------------------------------------------------------------------------- */
@@ -165,16 +214,26 @@ void mailbox_delivered(struct mailbox *m, uint64_t now_ms, uint64_t wall_ms)
     m->problem[0] = m->remedy[0] = m->last_reply[0] = m->last_verdict[0] = '\0';
 }
 
-void mailbox_learn_size(struct mailbox *m, uint64_t size)
+void mailbox_learn_size(struct mailbox *m, uint64_t size, uint64_t now_ms)
 {
     if (size <= MAILBOX_SIZE_LEARN_MIN || (m->max_size != 0 && size > m->max_size))
         return;
     m->max_size = size - 1;
-    log_event(LOG_LEVEL_WARN, "size-learnt", LOG_STR("mailbox", m->config->name),
-              LOG_U64("max_size", m->max_size),
+    m->size_until_ms = now_ms + MAILBOX_SIZE_MS;
+    log_event(
+        LOG_LEVEL_WARN, "size-learnt", LOG_STR("mailbox", m->config->name),
+        LOG_U64("max_size", m->max_size),
+        LOG_STR("reason", "a message was refused as too large; larger ones are refused to the "
+                          "device for a week"),
+        LOG_STR("remedy", "when the service's limit was raised, resume the mailbox"), LOG_END);
+}
+
+void mailbox_learn_no_bdat(struct mailbox *m, uint64_t now_ms)
+{
+    m->no_bdat_until_ms = now_ms + MAILBOX_NO_BDAT_MS;
+    log_event(LOG_LEVEL_WARN, "bdat-refused", LOG_STR("mailbox", m->config->name),
               LOG_STR("reason",
-                      "a message was refused as too large; larger ones are refused to the "
-                      "device from now on"),
+                      "the upstream announces CHUNKING but refuses BDAT; DATA is used for a day"),
               LOG_END);
 }
 
@@ -183,12 +242,40 @@ void mailbox_resume(struct mailbox *m)
     m->next_try_ms = 0;
 }
 
+void mailbox_start_over(struct mailbox *m)
+{
+    mailbox_resume(m);
+    forget_size(m);
+    m->no_bdat_until_ms = 0;
+}
+
 uint64_t mailbox_next_ms(const struct mailbox *m, uint64_t now_ms)
 {
     uint64_t next = budget_next_ms(m->budget, now_ms);
     if (m->state != MAILBOX_READY && m->next_try_ms > now_ms && m->next_try_ms < next)
         next = m->next_try_ms;
     return next;
+}
+
+static const char *connections_why(const struct mailbox *m, uint64_t now_ms)
+{
+    static const char *const words[] = {
+        [BUDGET_ALL] = "",
+        [BUDGET_RAMPING] = "they come back one by one after an unclean stop",
+        [BUDGET_CROWDED] = "the upstream has refused more; other software may use this mailbox"};
+    if (m->config->connections > 1 && !m->proven)
+        return "one alone signs in until that is accepted";
+    if (m->config->connections > 1 && m->state != MAILBOX_READY)
+        return "one alone tries whether the trouble is over";
+    return words[budget_connections_why(m->budget, now_ms)];
+}
+
+static uint64_t dry_in_ms(const struct mailbox *m, uint64_t now_ms)
+{
+    uint64_t in = budget_dry_in_ms(m->budget, now_ms);
+    if (in == BUDGET_NEVER)
+        return 0;
+    return in > 0 ? in : 1;
 }
 
 void mailbox_status(const struct mailbox *m, uint64_t now_ms, struct mailbox_status *out)
@@ -202,6 +289,8 @@ void mailbox_status(const struct mailbox *m, uint64_t now_ms, struct mailbox_sta
         .next_try_ms = m->state == MAILBOX_READY ? 0 : m->next_try_ms,
         .connections = budget_connections(m->budget, now_ms),
         .connections_max = m->config->connections,
+        .connections_allowed = mailbox_connections_allowed(m, now_ms),
+        .connections_why = connections_why(m, now_ms),
         .sent_this_minute = budget_messages(m->budget, now_ms),
         .minute_max = m->config->messages_per_minute,
         .recipients_today = budget_recipients(m->budget, now_ms),
@@ -214,5 +303,6 @@ void mailbox_status(const struct mailbox *m, uint64_t now_ms, struct mailbox_sta
         .remedy = m->remedy,
         .last_reply = m->last_reply,
         .max_size = m->max_size,
+        .dry_in_ms = dry_in_ms(m, now_ms),
     };
 }

@@ -5,7 +5,8 @@
  * costs a message. A mailbox in trouble is probed when its wait is over: by one connection with one
  * message, until a message is taken. A sign-in that was refused is likewise tried by one connection
  * alone until it is accepted again, because every refused attempt counts towards the account's
- * lockout. Time is an argument; no sockets, no callbacks.
+ * lockout. A password that was changed ends the wait: it is tried at once. Time is an argument; no
+ * sockets, no callbacks.
  */
 #ifndef OUTTRAY_RELAY_SUBMIT_MAILBOX_H
 #define OUTTRAY_RELAY_SUBMIT_MAILBOX_H
@@ -24,6 +25,9 @@
 #define MAILBOX_SOON_MS 5000 /* wait of action "soon", and twice it with jitter */
 #define MAILBOX_PAUSE_MS                                                                           \
     (30 * 60 * 1000u) /* when the verdict names no time; lengthened by jitter */
+#define MAILBOX_NO_BDAT_MS     (24ull * 3600 * 1000)
+#define MAILBOX_SIZE_MS        (7 * 24ull * 3600 * 1000) /* how long a size that was taught holds */
+#define MAILBOX_LOOK_MS        5000 /* between two looks at the password of one in trouble */
 #define MAILBOX_SIZE_LEARN_MIN (1024 * 1024u) /* a refusal for size teaches nothing below */
 
 struct mailbox {
@@ -34,9 +38,12 @@ struct mailbox {
     enum mailbox_state state;
     uint64_t next_try_ms;
     uint64_t trouble_since_ms;
-    uint32_t troubles; /* in a row */
-    bool proven;       /* a sign-in was accepted since the last one that was refused */
-    uint64_t max_size; /* as configured or taught */
+    uint32_t troubles;         /* in a row */
+    bool proven;               /* a sign-in was accepted since the last one that was refused */
+    uint64_t look_ms;          /* when to look for another password */
+    uint64_t max_size;         /* as configured or taught */
+    uint64_t size_until_ms;    /* it was taught, until then; 0 = it was not */
+    uint64_t no_bdat_until_ms; /* its upstream has refused BDAT */
     uint64_t delivered;
     uint64_t failed;
     uint64_t last_success_wall_ms;
@@ -55,10 +62,14 @@ void mailbox_done(struct mailbox *m);
 /* True when a message may be submitted through it now, as far as its own state goes. */
 bool mailbox_is_usable(const struct mailbox *m, uint64_t now_ms);
 /* How many connections its state allows: the budget's number, or one while it is being proven. */
-uint32_t mailbox_connections_allowed(const struct mailbox *m);
+uint32_t mailbox_connections_allowed(const struct mailbox *m, uint64_t now_ms);
 /* Reads the password and makes the TLS context when they are not there yet. False: it is in trouble
  * now. */
 bool mailbox_prepare(struct mailbox *m, uint64_t now_ms, uint32_t jitter);
+
+/* About once a second: ends the wait when the password has changed, and forgets a size that was
+ * taught long ago. */
+void mailbox_tick(struct mailbox *m, uint64_t now_ms);
 
 void mailbox_signed_in(struct mailbox *m, const char *mechanism);
 void mailbox_delivered(struct mailbox *m, uint64_t now_ms, uint64_t wall_ms);
@@ -66,9 +77,13 @@ void mailbox_delivered(struct mailbox *m, uint64_t now_ms, uint64_t wall_ms);
 void mailbox_judge(struct mailbox *m, const struct verdict *v, enum client_stage stage,
                    const struct reply *reply, uint64_t now_ms, uint32_t jitter);
 /* A message of `size` octets was refused as too large. */
-void mailbox_learn_size(struct mailbox *m, uint64_t size);
+void mailbox_learn_size(struct mailbox *m, uint64_t size, uint64_t now_ms);
+/* Its upstream announces CHUNKING but refuses BDAT: DATA is used for a day. */
+void mailbox_learn_no_bdat(struct mailbox *m, uint64_t now_ms);
 /* Forgets wait and pause; the next try is a probe. */
 void mailbox_resume(struct mailbox *m);
+/* An operator's word that all is well again: that, and forgets what its upstream has taught. */
+void mailbox_start_over(struct mailbox *m);
 /* When its own state or its budget may allow more than now; SCHEDULE_NEVER when nothing is awaited.
  */
 uint64_t mailbox_next_ms(const struct mailbox *m, uint64_t now_ms);

@@ -10,7 +10,8 @@ bool outcome_init(struct outcome *o, const struct envelope *stored)
     memset(o, 0, sizeof *o);
     envelope_init(&o->envelope);
     o->accepted = calloc(stored->recipient_count + 1, sizeof *o->accepted);
-    if (o->accepted != NULL && envelope_copy(&o->envelope, stored))
+    o->left_out = calloc(stored->recipient_count + 1, sizeof *o->left_out);
+    if (o->accepted != NULL && o->left_out != NULL && envelope_copy(&o->envelope, stored))
         return true;
     outcome_done(o);
     return false;
@@ -20,7 +21,8 @@ void outcome_done(struct outcome *o)
 {
     envelope_done(&o->envelope);
     free(o->accepted);
-    o->accepted = NULL;
+    free(o->left_out);
+    o->accepted = o->left_out = NULL;
 }
 
 /* Without memory the reply's text is lost, never the state. */
@@ -74,7 +76,7 @@ void outcome_recipient(struct outcome *o, size_t index, const struct reply *repl
  */
 static bool is_concerned(const struct outcome *o, size_t i, enum client_stage stage)
 {
-    return o->envelope.recipients[i].state == RECIPIENT_PENDING &&
+    return o->envelope.recipients[i].state == RECIPIENT_PENDING && !o->left_out[i] &&
            (stage < STAGE_RCPT || o->accepted[i]);
 }
 
@@ -130,11 +132,13 @@ static void back_off(struct outcome *o, const struct outcome_context *c, bool so
         give_up(o, out);
 }
 
-/* Lost on a connection that had worked before, with nothing of this message begun: the peer had
- * closed it while it was idle, which says nothing about anybody. */
-static bool was_stale(const struct outcome_context *c)
+/* On a connection that had worked before, with no reply to anything of this message: the peer had
+ * ended it while it was idle, without a word or with 421 or 451 for that, which says nothing about
+ * anybody. */
+static bool was_stale(const struct outcome_context *c, const struct verdict *v)
 {
-    return c->stage <= STAGE_MAIL && c->reply->local == LOCAL_LOST && !c->first_use;
+    bool ended = c->reply->local == LOCAL_LOST || v->action == VERDICT_SOON;
+    return c->stage <= STAGE_MAIL && ended && !v->reusable && !c->first_use;
 }
 
 static void tell_mailbox(struct outcome_end *out, const struct verdict *v,
@@ -156,14 +160,57 @@ static void be_uncertain(const struct outcome_context *c, const struct verdict *
                          struct outcome_end *out)
 {
     struct verdict loss = *v;
-    uint32_t steps = c->attempts < OUTCOME_UNCERTAIN_STEPS ? c->attempts : OUTCOME_UNCERTAIN_STEPS;
-    uint64_t wait = c->was_uncertain ? c->uncertain_wait_ms << (2 * steps) : c->uncertain_wait_ms;
+    uint64_t wait = backoff_loss(c->uncertain_wait_ms, c->losses + 1);
     loss.wait_ms = 0; /* that is the message's */
     tell_mailbox(out, &loss, c->reply);
     out->attempt.state = given_up(c) ? QUEUE_HELD : QUEUE_UNCERTAIN;
     out->attempt.wait_ms = wait;
     out->attempt.tried_ms = c->tried_ms + wait;
     out->attempt.counts = true;
+    out->attempt.lost = true;
+}
+
+/* Of the pending ones: those who have, or have not, been answered before. */
+static uint32_t leave_out(struct outcome *o, bool answered, uint32_t most)
+{
+    uint32_t kept = 0;
+    for (size_t i = 0; i < o->envelope.recipient_count; i++) {
+        struct recipient *r = &o->envelope.recipients[i];
+        if (r->state != RECIPIENT_PENDING || (r->reply[0] != '\0') != answered)
+            continue;
+        if (kept < most) {
+            kept++;
+            continue;
+        }
+        r->state = RECIPIENT_FAILED;
+        o->left_out[i] = true;
+        o->has_left_out = true;
+    }
+    return kept;
+}
+
+uint32_t outcome_limit(struct outcome *o, uint32_t most)
+{
+    uint32_t all = (uint32_t)envelope_count(&o->envelope, RECIPIENT_PENDING);
+    if (most == 0 || all <= most)
+        return all;
+    uint32_t kept = leave_out(o, false, most);
+    return kept + leave_out(o, true, most - kept);
+}
+
+static void take_in_again(struct outcome *o)
+{
+    for (size_t i = 0; i < o->envelope.recipient_count; i++) {
+        if (o->left_out[i])
+            o->envelope.recipients[i].state = RECIPIENT_PENDING;
+    }
+}
+
+/* Nothing speaks against sending to the others at once. */
+static bool others_are_next(const struct outcome *o, const struct verdict *v)
+{
+    return o->has_left_out && !o->has_later && !o->has_wider &&
+           (v->action == VERDICT_DELIVERED || v->action == VERDICT_RCPT_FAIL);
 }
 
 /* What becomes of recipients that are still pending. */
@@ -172,7 +219,7 @@ static void decide_pending(struct outcome *o, const struct outcome_context *c,
                            struct outcome_end *out)
 {
     out->attempt.state = QUEUE_QUEUED;
-    if (was_stale(c))
+    if (was_stale(c, v) || others_are_next(o, v))
         return;
     if (!is_narrow(v)) {
         tell_mailbox(out, v, c->reply);
@@ -214,6 +261,7 @@ static struct verdict deciding_verdict(const struct outcome *o, const struct out
 
 void outcome_finish(struct outcome *o, const struct outcome_context *c, struct outcome_end *out)
 {
+    take_in_again(o);
     struct verdict v = deciding_verdict(o, c);
     const char *last = c->attempts > 0 ? last_verdict(o, c->stage) : "";
     enum verdict_action action = verdict_action_after(&v, last, c->tried_ms);

@@ -19,15 +19,15 @@
 #include "relay/submit/client_fsm.h"
 #include "relay/submit/verdict.h"
 
-#define OUTCOME_UNCERTAIN_STEPS                                                                    \
-    3                         /* the longest wait of an uncertain message is 64 times the first */
 #define OUTCOME_SOON_MS 10000 /* message wait of action "soon", lengthened by jitter */
 
 struct outcome {
     struct envelope envelope; /* recipients with what was learnt in this attempt; a copy */
     bool *accepted;           /* by recipient: RCPT was accepted in this attempt */
-    bool changed;             /* a recipient has a final outcome that is not on disk yet */
-    bool any_accepted;        /* in this attempt */
+    bool *left_out;           /* by recipient: not asked for in this attempt */
+    bool has_left_out;
+    bool changed;      /* a recipient has a final outcome that is not on disk yet */
+    bool any_accepted; /* in this attempt */
     /* The first verdict of a RCPT reply that leaves its recipient pending, if any. */
     bool has_later;
     struct verdict later;
@@ -40,6 +40,11 @@ struct outcome {
 bool outcome_init(struct outcome *o, const struct envelope *stored); /* false without memory */
 void outcome_done(struct outcome *o);
 
+/* Leaves all pending recipients but `most` out of this attempt: a provider takes so many with one
+ * message, 0 for any number. Those without a reply yet go first. Until outcome_finish() the others
+ * look as if they had failed, so that nobody asks for them. Returns how many are asked for. */
+uint32_t outcome_limit(struct outcome *o, uint32_t most);
+
 /* A recipient was answered. */
 void outcome_recipient(struct outcome *o, size_t index, const struct reply *reply);
 
@@ -51,8 +56,8 @@ struct outcome_context {
     uint64_t give_up_ms;
     uint64_t uncertain_wait_ms;
     uint32_t jitter;
-    bool first_use;     /* nothing had been submitted on the connection before */
-    bool was_uncertain; /* before this attempt */
+    bool first_use;  /* nothing had been submitted on the connection before */
+    uint32_t losses; /* attempts before this one whose outcome was never known */
 };
 
 struct outcome_end {

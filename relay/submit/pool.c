@@ -5,6 +5,7 @@
 
 #include "relay/base/log.h"
 #include "relay/base/random.h"
+#include "relay/submit/replies.h"
 
 struct pool {
     struct pool_settings set;
@@ -56,11 +57,11 @@ static const char *reason_to_close(const struct pool_connection *c)
         return "stopping";
     if (c->spoiled)
         return "its last reply";
-    if (pool_now(p) - c->opened_ms > POOL_AGE_MS)
+    if (pool_now(p) - c->opened_ms > p->set.mailbox->config->session_ms)
         return "old";
     if (!mailbox_is_usable(p->set.mailbox, pool_now(p)))
         return "the mailbox is in trouble";
-    if (pool_active(p) > mailbox_connections_allowed(p->set.mailbox))
+    if (pool_active(p) > mailbox_connections_allowed(p->set.mailbox, pool_now(p)))
         return "more connections than are allowed";
     return NULL;
 }
@@ -78,6 +79,28 @@ static void pool_idle(struct pool_connection *c)
 }
 
 /* ---- what the client tells ------------------------------------------------------------------- */
+
+static bool take_slot(void *ctx, struct client *client)
+{
+    struct pool_connection *c = ctx;
+    struct budget *b = c->pool->set.mailbox->budget;
+    (void)client;
+    if (!budget_may_connect(b, pool_now(c->pool)))
+        return false;
+    budget_connection_opened(b, pool_now(c->pool));
+    c->runners++;
+    return true;
+}
+
+/* Nobody has spoken on it: a peer that it did reach has seen its end. */
+static void give_slot(void *ctx, struct client *client)
+{
+    struct pool_connection *c = ctx;
+    (void)client;
+    c->runners--;
+    budget_connection_closed(c->pool->set.mailbox->budget, true, pool_now(c->pool),
+                             pool_now(c->pool));
+}
 
 static void on_ready(void *ctx, struct client *client)
 {
@@ -139,8 +162,11 @@ static void on_failed(void *ctx, struct client *client, enum client_stage stage,
     struct pool *p = c->pool;
     char text[REPLY_TEXT_MAX];
     reply_format(reply, text, sizeof text);
-    if (is_trouble(c)) {
+    if (client_lacks_bdat(client))
+        mailbox_learn_no_bdat(p->set.mailbox, pool_now(p));
+    else if (is_trouble(c)) {
         struct verdict v = verdict_of(stage, reply);
+        (void)replies_note(p->set.replies, stage, reply, clock_wall_ms(p->set.clock));
         mailbox_judge(p->set.mailbox, &v, stage, reply, pool_now(p), random_draw());
     }
     if (c->state != POOL_CLOSING) {
@@ -166,14 +192,20 @@ static void on_closed(void *ctx, struct client *client, bool peer_closed)
         at = &(*at)->next;
     *at = c->next;
     p->count[c->state]--;
-    /* Our last octet left before now; later is the safe side. */
-    budget_connection_closed(p->set.mailbox->budget, peer_closed, pool_now(p), pool_now(p));
+    while (c->runners > 0)
+        give_slot(c, client);
+    if (!client_has_connected(client))
+        budget_connection_failed(p->set.mailbox->budget);
+    else /* our last octet left before now; later is the safe side */
+        budget_connection_closed(p->set.mailbox->budget, peer_closed, pool_now(p), pool_now(p));
     client_free(client);
     free(c);
     pool_changed(p);
 }
 
-static const struct client_events pool_client_events = {.on_ready = on_ready,
+static const struct client_events pool_client_events = {.take_slot = take_slot,
+                                                        .give_slot = give_slot,
+                                                        .on_ready = on_ready,
                                                         .on_recipient = on_recipient,
                                                         .on_doubt = on_doubt,
                                                         .on_result = on_result,
@@ -187,6 +219,7 @@ struct pool_connection *pool_lend(struct pool *p, void *borrower)
     for (struct pool_connection *c = p->connections; c != NULL; c = c->next) {
         if (c->state != POOL_IDLE)
             continue;
+        c->warm = pool_now(p) - c->since_ms < POOL_WARM_MS;
         pool_move(c, POOL_LENT);
         c->borrower = borrower;
         c->uses++;
@@ -207,6 +240,7 @@ static void refresh_target(struct pool *p)
 {
     p->target.password = p->set.mailbox->password;
     p->target.tls = p->set.mailbox->tls;
+    p->target.no_chunking = pool_now(p) < p->set.mailbox->no_bdat_until_ms;
 }
 
 static bool pool_open_one(struct pool *p)
@@ -233,7 +267,8 @@ void pool_open(struct pool *p, size_t wanted)
 {
     struct mailbox *m = p->set.mailbox;
     while (!p->stopping && p->count[POOL_CONNECTING] < wanted &&
-           mailbox_is_usable(m, pool_now(p)) && pool_active(p) < mailbox_connections_allowed(m) &&
+           mailbox_is_usable(m, pool_now(p)) &&
+           pool_active(p) < mailbox_connections_allowed(m, pool_now(p)) &&
            budget_may_connect(m->budget, pool_now(p)) &&
            mailbox_prepare(m, pool_now(p), random_draw())) {
         if (!pool_open_one(p))
@@ -249,7 +284,7 @@ void pool_tick(struct pool *p)
         if (c->state != POOL_IDLE)
             continue;
         const char *reason = reason_to_close(c);
-        if (reason == NULL && pool_now(p) - c->since_ms > POOL_IDLE_MS)
+        if (reason == NULL && pool_now(p) - c->since_ms > p->set.mailbox->config->idle_ms)
             reason = "idle";
         if (reason != NULL)
             pool_close(c, reason);

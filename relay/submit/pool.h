@@ -2,14 +2,14 @@
  * The connections of one mailbox: opened as needed, lent to one message at a time, reused, closed.
  *
  * Each connection is in one state, changed in one place (pool_move). It takes a slot of the
- * mailbox's budget before the first address is tried and gives it back when the peer's end was
- * seen. A lent connection is the borrower's until pool_return() or the borrower's on_failed; then
- * the pool decides: idle again, or closed because it is old, refused something that spoils it, or
- * is not wanted any more.
+ * mailbox's budget before the first address is tried, and one more for each further socket that
+ * connects at the same time, and gives them back when the peer's end was seen. A lent connection is
+ * the borrower's until pool_return() or the borrower's on_failed; then the pool decides: idle
+ * again, or closed because it is old, refused something that spoils it, or is not wanted any more.
  *
- * A connection is closed after POOL_IDLE_MS without use and when it is older than POOL_AGE_MS:
- * Microsoft's front ends end longer sessions by themselves, and a QUIT of ours is better than a cut
- * of theirs.
+ * A connection is closed when it was not used for the mailbox's idle_time and, as soon as it is
+ * free, when it is older than session_time: Microsoft's front ends end longer sessions by
+ * themselves, and a QUIT of ours is better than a cut of theirs.
  */
 #ifndef OUTTRAY_RELAY_SUBMIT_POOL_H
 #define OUTTRAY_RELAY_SUBMIT_POOL_H
@@ -22,8 +22,7 @@
 #include "relay/submit/client.h"
 #include "relay/submit/mailbox.h"
 
-#define POOL_IDLE_MS     60000
-#define POOL_AGE_MS      (8 * 60 * 1000u)
+#define POOL_WARM_MS     20000
 #define POOL_FAREWELL_MS 1000 /* how long a stop waits for peers' answers to QUIT */
 /* A session that ends so soon after the sign-in, with nothing submitted, was not merely idle. */
 #define POOL_EARLY_END_MS 2000
@@ -37,6 +36,7 @@ enum pool_state {
 };
 
 struct pool;
+struct replies; /* relay/submit/replies.h */
 
 /* A connection; plain values may be read. */
 struct pool_connection {
@@ -48,6 +48,8 @@ struct pool_connection {
     uint64_t since_ms; /* in this state */
     uint64_t ready_ms; /* when it was signed in */
     uint32_t uses;     /* messages lent to it */
+    uint32_t runners;  /* slots taken besides its own, while addresses race */
+    bool warm;         /* when it was lent, it had not been idle for POOL_WARM_MS */
     bool spoiled;      /* its last reply says that it must not be used again */
     void *borrower;    /* set by whoever has it */
 };
@@ -72,7 +74,8 @@ struct pool_settings {
     const struct clock *clock;
     const char *hostname; /* EHLO argument where the mailbox names none */
     const struct pool_borrower *borrower;
-    uint64_t *next_id; /* connection numbers, shared by all pools */
+    uint64_t *next_id;       /* connection numbers, shared by all pools */
+    struct replies *replies; /* collects refusals that no row knows; or NULL */
     /* A connection became idle, or was closed, or the mailbox changed its state: look again. */
     void (*on_change)(void *ctx);
     void *ctx;

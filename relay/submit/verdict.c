@@ -247,6 +247,12 @@ struct verdict verdict_of(enum client_stage stage, const struct reply *reply)
     return v;
 }
 
+bool verdict_is_known(enum client_stage stage, const struct reply *reply)
+{
+    return reply->code < 400 || stage == STAGE_QUIT ||
+           find(verdict_rows, verdict_row_count, stage, reply) != NULL;
+}
+
 static bool is_narrow(const struct verdict *v)
 {
     return v->scope == SCOPE_NONE || v->scope == SCOPE_RECIPIENT || v->scope == SCOPE_MESSAGE;

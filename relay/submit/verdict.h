@@ -67,8 +67,12 @@ struct verdict {
 
 struct verdict verdict_of(enum client_stage stage, const struct reply *reply);
 
-/* The same for a reply that was stored with a recipient, whose stage is not known any more: that of
- * the first stage of a transaction with a row for it, else what its codes make likely. One that
+/* True when a row knows the reply, or it is no refusal of the upstream: false says that the verdict
+ * is only that of its class and stage. */
+bool verdict_is_known(enum client_stage stage, const struct reply *reply);
+
+/* The verdict of a reply that was stored with a recipient, whose stage is not known any more: that
+ * of the first stage of a transaction with a row for it, else what its codes make likely. One that
  * failed the recipient cannot have been the mailbox's or the service's trouble. False when there is
  * nothing to judge: a reply that took the message, a failure of our own, or no text. */
 bool verdict_of_stored(const char *reply_text, bool failed, struct verdict *out);

@@ -58,8 +58,8 @@ const struct verdict_row verdict_rows[] = {
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "user credentials were incorrect") =
          {IS("wrong_password", PAUSE, MAILBOX), .wait_ms = 60 * MINUTE,
           .what = "The user name or the password is wrong.", .who = MAIL_ADMIN,
-          .how = "Write the right password into the mailbox's password_file, then \"outtray resume "
-                 "MAILBOX\". An account with several sign-in factors needs an app password. Trying "
+          .how = "Write the right password into the mailbox's password_file; it is tried at once. "
+                 "An account with several sign-in factors needs an app password. Trying "
                  "often would lock the account."}},
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "security defaults policy") =
          {IS("security_defaults", PAUSE, MAILBOX),
@@ -101,13 +101,13 @@ const struct verdict_row verdict_rows[] = {
                   "may not use the mailbox.",
           .who = RELAY_OPERATOR,
           .how = "Check address and login of the mailbox, write the right password into its "
-                 "password_file, then \"outtray resume MAILBOX\". Changes at Microsoft can take an "
+                 "password_file, where it is tried at once. Changes at Microsoft can take an "
                  "hour. Trying often would lock the account."}},
     {WHEN(AT_AUTH, 5, "5.7.8", NULL) =
          {IS("credentials_refused", PAUSE, MAILBOX), .wait_ms = 60 * MINUTE, .fresh_token = true,
           .what = "The user name or the password was not accepted.", .who = MAIL_ADMIN,
-          .how = "Write the right password into the mailbox's password_file, then \"outtray resume "
-                 "MAILBOX\"; some services want an app password."}},
+          .how = "Write the right password into the mailbox's password_file; it is tried at once. "
+                 "Some services want an app password."}},
     {WHEN(AT_AUTH, 5, "5.7.139", NULL) =
          {IS("sign_in_refused", PAUSE, MAILBOX), .fresh_token = true,
           .what = "The sign-in was refused by a policy or setting of the organisation.",
@@ -550,6 +550,12 @@ const struct verdict_local_row verdict_local_rows[] = {
                              .what = "The spool failed while the message was being sent.",
                              .who = RELAY_OPERATOR,
                              .how = "It is sent again. If it happens again, look at the disk."}},
+    {LOCALLY(AT_ANY, LOCAL_CONTENT) =
+         {IS("eight_bit_content", MSG_FAIL, MESSAGE),
+          .what = "The upstream takes no 8-bit mail, and the message cannot be converted.",
+          .who = SENDER,
+          .how =
+              "Send it without a signature, or as a 7-bit message, or through another service."}},
 };
 
 const size_t verdict_local_row_count = sizeof(verdict_local_rows) / sizeof(verdict_local_rows[0]);

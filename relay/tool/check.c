@@ -204,6 +204,17 @@ static void try_device_passwords(struct check *c)
     }
 }
 
+static void try_program(struct check *c, const struct config_notify *n)
+{
+    struct stat st;
+
+    if (stat(n->command, &st) != 0)
+        problem(c, "[notify %s] command: %s: %s", n->name, n->command, strerror(errno));
+    else if (!S_ISREG(st.st_mode) || access(n->command, X_OK) != 0)
+        problem(c, "[notify %s] command: %s is no program that %s may run", n->name, n->command,
+                user_name());
+}
+
 static void try_all(struct check *c)
 {
     struct error err = ERROR_INIT;
@@ -220,6 +231,8 @@ static void try_all(struct check *c)
         try_password(c, &c->config->mailboxes[i]);
         try_authorities(c, &c->config->mailboxes[i]);
     }
+    for (size_t i = 0; i < c->config->notify_count; i++)
+        try_program(c, &c->config->notifies[i]);
     if (!c->as_daemon && c->config->user[0] != '\0')
         note(c,
              "files were tried as %s; outtrayd reads them as %s. Run the check with sudo to be "

@@ -30,7 +30,14 @@ static bool refused(const struct http_answer *a, const cJSON *json, struct error
 
 cJSON *client_ask(const char *socket, const char *method, const char *path, struct error *err)
 {
-    struct http_request request = {.socket = socket, .method = method, .path = path};
+    return client_ask_long(socket, method, path, 0, err);
+}
+
+cJSON *client_ask_long(const char *socket, const char *method, const char *path, int timeout_ms,
+                       struct error *err)
+{
+    struct http_request request = {
+        .socket = socket, .method = method, .path = path, .timeout_ms = timeout_ms};
     struct http_answer answer;
     cJSON *json = NULL;
     bool ok = http_ask(&request, &answer, err);

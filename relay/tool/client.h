@@ -13,6 +13,9 @@
 
 /* Returns owned; NULL with the daemon's own words when it refused. */
 cJSON *client_ask(const char *socket, const char *method, const char *path, struct error *err);
+/* The same, for what may take long: waits so many ms for the answer. */
+cJSON *client_ask_long(const char *socket, const char *method, const char *path, int timeout_ms,
+                       struct error *err);
 /* Streams the body of a GET. */
 bool client_fetch(const char *socket, const char *path, http_sink *sink, void *ctx,
                   struct error *err);

@@ -130,6 +130,26 @@ int command_retry(const struct tool *t)
     return ask_message(t, "POST", "/retry", show_retried);
 }
 
+static void show_all_requeued(const struct tool *t, const struct places *p, const cJSON *answer)
+{
+    double retried = json_get_number(answer, "retried");
+    double left = json_get_number(answer, "left");
+
+    fprintf(t->out, "%.0f dead letter%s due now.\n", retried, retried == 1 ? " is" : "s are");
+    if (left > 0)
+        fprintf(t->out, "%.0f could not be read or %s being looked at, and stayed.\n", left,
+                left == 1 ? "was" : "were");
+    if (retried > 0)
+        show_unready(t, p);
+}
+
+int command_requeue(const struct tool *t)
+{
+    if (t->all_dead)
+        return ask_and_show(t, "POST", "/v1/queue/requeue", show_all_requeued);
+    return ask_message(t, "POST", "/retry", show_retried);
+}
+
 int command_delete(const struct tool *t)
 {
     return ask_message(t, "DELETE", "", show_deleted);
@@ -168,6 +188,7 @@ static int queue_for_people(const struct tool *t, struct source *s, struct error
     double total = 0;
 
     page_list_init(&list);
+    list.dead = s->state != NULL;
     do {
         cJSON *page = source_page(s, after, PAGE, err);
 
@@ -181,7 +202,7 @@ static int queue_for_people(const struct tool *t, struct source *s, struct error
         cJSON_Delete(page);
     } while (t->all && after != 0);
     page_list_end(&list, t->out, (uint64_t)total);
-    if (s->offline == NULL && total > 0)
+    if (s->offline == NULL && s->state == NULL && total > 0)
         show_unready(t, &s->places);
     return EX_OK;
 }
@@ -248,7 +269,7 @@ static int queue_page_json(const struct tool *t, struct source *s, struct error 
     return code;
 }
 
-int command_queue(const struct tool *t)
+static int list_messages(const struct tool *t, const char *state)
 {
     struct error err = ERROR_INIT;
     struct source s;
@@ -256,12 +277,23 @@ int command_queue(const struct tool *t)
 
     if (!source_open(t, &s, &code))
         return code;
+    s.state = state;
     if (!t->json)
         code = queue_for_people(t, &s, &err);
     else
         code = t->all ? queue_all_json(t, &s, &err) : queue_page_json(t, &s, &err);
     source_close(&s);
     return code;
+}
+
+int command_queue(const struct tool *t)
+{
+    return list_messages(t, NULL);
+}
+
+int command_dead(const struct tool *t)
+{
+    return list_messages(t, queue_state_name(QUEUE_DEAD));
 }
 
 int command_show(const struct tool *t)

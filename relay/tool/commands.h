@@ -8,6 +8,8 @@
 
 int command_status(const struct tool *t);
 int command_queue(const struct tool *t);
+int command_dead(const struct tool *t);
+int command_requeue(const struct tool *t);
 int command_show(const struct tool *t);
 int command_retry(const struct tool *t);
 int command_delete(const struct tool *t);

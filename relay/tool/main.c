@@ -11,6 +11,8 @@
 #include "relay/tool/commands.h"
 #include "relay/tool/devices.h"
 #include "relay/tool/passwd.h"
+#include "relay/tool/replies.h"
+#include "relay/tool/spool.h"
 #include "relay/tool/tool.h"
 #include "relay/version.h"
 
@@ -22,6 +24,10 @@ enum takes {
     TAKES_WORD = 16,      /* an argument, or none */
     TAKES_STDIN = 32,     /* --stdin */
     TAKES_DEVICE = 64,    /* --transcript or --forget */
+    TAKES_WORDS = 128,    /* words that the command itself looks at */
+    TAKES_ALL_DEAD = 256, /* exactly one of --all-dead and an argument */
+    TAKES_UNKNOWN = 512,  /* --unknown */
+    TAKES_STAGE = 1024,   /* --stage */
 };
 
 struct command {
@@ -55,6 +61,12 @@ static const struct command commands[] = {
      "needs a message id, or --all; \"outtray queue\" lists them",
      "--all leaves uncertain, held and dead messages alone. An uncertain message that is retried\n"
      "may arrive twice.\n"},
+    {"dead", "[--all]", "list the dead letters: mail that failed for good", command_dead, TAKES_ALL,
+     NULL,
+     "They are kept for dead_keep of the configuration, and until somebody was told of them.\n"},
+    {"requeue", "ID | --all-dead", "try a dead letter, or all of them, anew", command_requeue,
+     TAKES_ALL_DEAD, "needs a message id, or --all-dead; \"outtray dead\" lists them",
+     "Only recipients that failed are tried again.\n"},
     {"delete", "ID", "remove a message for good", command_delete, TAKES_ARGUMENT, NEEDS_ID,
      "Nobody is told. \"outtray export\" saves it first.\n"},
     {"export", "ID [-o FILE]", "write a message as an .eml file, or to stdout", command_export,
@@ -74,6 +86,21 @@ static const struct command commands[] = {
     {"passwd", "DEVICE [--stdin]", "a new password for a device to sign in with", passwd_run,
      TAKES_ARGUMENT | TAKES_STDIN, "needs the name of a device of the configuration",
      "      --stdin            read the password instead of making one\n"},
+    {"spool", "check | stats | export DIR", "the queue on disk", spool_run, TAKES_WORDS, NULL,
+     "  spool check            verify every checksum, while outtrayd runs or not; ends with 65 "
+     "when\n"
+     "                         anything does not verify\n"
+     "  spool stats            what the queue takes on the disk and how much of it lives\n"
+     "  spool export DIR       every message as an .eml file with its envelope beside it, damaged\n"
+     "                         ones as far as they can be read; writes over nothing\n"},
+    {"explain", "REPLY", "what a reply of a mail service means, and what follows", replies_explain,
+     TAKES_WORDS | TAKES_STAGE, NULL,
+     "      --stage STAGE      what was answered with it: banner, ehlo, starttls, auth, mail,\n"
+     "                         rcpt, data or dot (the end of the mail data); all, else\n"},
+    {"replies", "[--unknown]", "replies that Outtray has no explanation for", replies_list,
+     TAKES_UNKNOWN, NULL,
+     "Names, addresses and numbers in them are masked. Whoever sends them to the authors of\n"
+     "Outtray helps to have them explained.\n"},
     {"help", "[COMMAND]", "this page, or more about a command", command_help, TAKES_WORD, NULL,
      NULL},
 };
@@ -86,7 +113,9 @@ static const struct option options[] = {
     {"output", required_argument, NULL, 'o'}, {"help", no_argument, NULL, 'h'},
     {"stdin", no_argument, NULL, 'i'},        {"version", no_argument, NULL, 'V'},
     {"force", no_argument, NULL, 'f'},        {"transcript", no_argument, NULL, 't'},
-    {"forget", no_argument, NULL, 'g'},       {NULL, 0, NULL, 0},
+    {"forget", no_argument, NULL, 'g'},       {"all-dead", no_argument, NULL, 'd'},
+    {"unknown", no_argument, NULL, 'u'},      {"stage", required_argument, NULL, 'S'},
+    {NULL, 0, NULL, 0},
 };
 
 static void write_help(FILE *out)
@@ -103,7 +132,7 @@ static void write_help(FILE *out)
           "      --socket PATH      the daemon's control socket; default as configured\n"
           "      --json             print JSON: what the daemon's API says\n"
           "      --version, --help\n\n"
-          "queue, show and export read the spool itself while outtrayd is not running.\n",
+          "queue, show, export and spool read the spool itself while outtrayd is not running.\n",
           out);
 }
 
@@ -162,13 +191,28 @@ static int command_help(const struct tool *t)
     return EX_OK;
 }
 
+/* The same for options of a single command each. */
+static int misfit_rare(const struct command *c, const struct tool *t)
+{
+    if (t->all_dead && (c->takes & TAKES_ALL_DEAD) == 0)
+        return usage_error(t, "%s takes no --all-dead", c->name);
+    if (t->unknown && (c->takes & TAKES_UNKNOWN) == 0)
+        return usage_error(t, "%s takes no --unknown", c->name);
+    if (t->stage != NULL && (c->takes & TAKES_STAGE) == 0)
+        return usage_error(t, "%s takes no --stage", c->name);
+    return EX_OK;
+}
+
 /* EX_OK when what was given fits the command. */
 static int misfit(const struct command *c, const struct tool *t, int arguments)
 {
     bool one = (c->takes & TAKES_ARGUMENT) != 0;
-    bool one_or_all = (c->takes & TAKES_ALL_OR_ONE) != 0;
+    bool one_or_all = (c->takes & (TAKES_ALL_OR_ONE | TAKES_ALL_DEAD)) != 0;
+    bool all = t->all || t->all_dead;
     bool word = (c->takes & TAKES_WORD) != 0;
 
+    if (misfit_rare(c, t) != EX_OK)
+        return EX_USAGE;
     if (t->all && (c->takes & (TAKES_ALL | TAKES_ALL_OR_ONE)) == 0)
         return usage_error(t, "%s takes no --all", c->name);
     if (t->output != NULL && (c->takes & TAKES_OUTPUT) == 0)
@@ -181,9 +225,9 @@ static int misfit(const struct command *c, const struct tool *t, int arguments)
         return usage_error(t, "%s takes --transcript or --forget, not both", c->name);
     if (t->force && t->output == NULL)
         return usage_error(t, "--force is for \"outtray export ID -o FILE\" only");
-    if ((one && arguments == 0) || (one_or_all && t->all == (arguments > 0)))
+    if ((one && arguments == 0) || (one_or_all && all == (arguments > 0)))
         return usage_error(t, "%s %s", c->name, c->needs);
-    if (arguments > (one || one_or_all || word ? 1 : 0))
+    if ((c->takes & TAKES_WORDS) == 0 && arguments > (one || one_or_all || word ? 1 : 0))
         return usage_error(t, "%s takes %s; see \"outtray help %s\"", c->name,
                            one || one_or_all || word ? "one argument" : "no argument", c->name);
     return EX_OK;
@@ -205,6 +249,8 @@ static int run(struct tool *t, char **words, int count)
     if (code != EX_OK)
         return code;
     t->argument = count > 1 ? words[1] : NULL;
+    t->words = words + 1;
+    t->word_count = count - 1;
     code = c->run(t);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         perror("outtray: write to stdout");
@@ -244,6 +290,15 @@ static bool take_option(struct tool *t, int option)
         return true;
     case 'g':
         t->forget = true;
+        return true;
+    case 'd':
+        t->all_dead = true;
+        return true;
+    case 'u':
+        t->unknown = true;
+        return true;
+    case 'S':
+        t->stage = optarg;
         return true;
     default:
         return false;

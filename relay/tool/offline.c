@@ -6,11 +6,13 @@
 #include "queue/queue.h"
 #include "relay/admin/api_json.h"
 #include "relay/admin/json.h"
+#include "relay/admin/spool_json.h"
 #include "relay/base/clock.h"
 
 /* An executor without threads: work() runs at once, done() when pump() is called. */
 struct offline {
     struct queue *queue;
+    struct queue_recovery found;
     char *dir;
     struct executor_job *first;
     struct executor_job **last;
@@ -67,9 +69,8 @@ static bool open_queue(struct offline *o, struct error *err)
                                     .now_ms = clock_now_ms(&o->clock),
                                     .wall_ms = clock_wall_ms(&o->clock),
                                     .read_only = true};
-    struct queue_recovery found;
 
-    o->queue = queue_open(&options, &found, err);
+    o->queue = queue_open(&options, &o->found, err);
     pump(o);
     return o->queue != NULL;
 }
@@ -153,25 +154,87 @@ cJSON *offline_message(struct offline *o, uint64_t id, struct error *err)
     return find(o, id, &info, err) ? visit(o, id, true, err) : NULL;
 }
 
-cJSON *offline_page(struct offline *o, uint64_t after, uint32_t limit, struct error *err)
+static bool is_wanted(const char *state, const struct queue_info *info)
+{
+    return state == NULL || strcmp(queue_state_name(info->state), state) == 0;
+}
+
+static uint64_t wanted_total(const struct offline *o, const char *state)
+{
+    struct queue_counts counts;
+
+    queue_counts(o->queue, &counts);
+    for (int i = 0; state != NULL && i < QUEUE_GONE; i++)
+        if (strcmp(queue_state_name((enum queue_state)i), state) == 0)
+            return counts.state[i];
+    return api_json_total(&counts);
+}
+
+cJSON *offline_page(struct offline *o, const char *state, uint64_t after, uint32_t limit,
+                    struct error *err)
 {
     cJSON *list = cJSON_CreateArray();
     struct queue_info info = {.id = after};
-    struct queue_counts counts;
     cJSON *page;
 
-    for (uint32_t i = 0; i < limit && queue_list(o->queue, info.id, &info); i++)
+    for (uint32_t i = 0; i < limit && queue_list(o->queue, info.id, &info);) {
+        if (!is_wanted(state, &info))
+            continue;
         if (!json_append(list, visit(o, info.id, false, err))) {
             cJSON_Delete(list);
             return NULL;
         }
+        i++;
+    }
     after = info.id;
-    queue_counts(o->queue, &counts);
-    page = api_json_page(list, api_json_total(&counts),
+    page = api_json_page(list, wanted_total(o, state),
                          queue_list(o->queue, after, &info) ? after : 0);
     if (page == NULL)
         no_memory(err);
     return page;
+}
+
+/* ---- the spool itself ------------------------------------------------------------------------ */
+
+cJSON *offline_stats(struct offline *o, struct error *err)
+{
+    struct queue_counts counts;
+    struct queue_stats stats;
+    cJSON *json;
+
+    queue_counts(o->queue, &counts);
+    queue_stats(o->queue, &stats);
+    json = spool_json_stats(&counts, &stats, &o->found);
+    if (json == NULL)
+        no_memory(err);
+    return json;
+}
+
+static void on_verified(void *ctx, const struct queue_verified *result, const struct error *err)
+{
+    struct visit *v = ctx;
+
+    v->ok = err == NULL;
+    if (err != NULL)
+        *v->err = *err;
+    else
+        v->json = spool_json_verified(result);
+}
+
+cJSON *offline_check(struct offline *o, const char *cursor, struct error *err)
+{
+    struct visit v = {.offline = o, .err = err};
+    struct queue_cursor from;
+
+    if (!spool_cursor_parse(cursor, &from)) {
+        error_set(err, ERROR_INVALID, "\"%s\" is no place in the spool", cursor);
+        return NULL;
+    }
+    queue_verify(o->queue, &from, on_verified, &v);
+    pump(o);
+    if (v.ok && v.json == NULL)
+        no_memory(err);
+    return v.json;
 }
 
 /* ---- export ---------------------------------------------------------------------------------- */

@@ -165,6 +165,34 @@ static void print_mailbox_budget(FILE *out, const cJSON *m)
             used_of(m, "connections", "connections_max", "connection").text,
             used_of(m, "sent_this_minute", "minute_max", "message").text,
             used_of(m, "recipients_today", "day_max", "recipient").text);
+    if (json_get_text(m, "connections_why")[0] != '\0')
+        fprintf(out, "        %s allowed now: %s\n", count_of(m, "connections_allowed").text,
+                json_get_text(m, "connections_why"));
+}
+
+/* As other times are shown, of a moment to come. */
+static void clock_of(int64_t when, int64_t now, char out[FORMAT_TEXT])
+{
+    char iso[JSON_TIME_TEXT];
+
+    json_time_text((uint64_t)when * 1000, iso);
+    format_time(iso, now, out);
+}
+
+static void print_mailbox_forecast(FILE *out, const cJSON *m, int64_t now)
+{
+    double dry = json_get_number(m, "dry_in");
+    double empty = json_get_number(m, "empty_in");
+    char text[FORMAT_TEXT];
+
+    if (!json_get_null(m, "dry_in") && dry > 0) {
+        clock_of(now + (int64_t)dry, now, text);
+        fprintf(out, "        at this pace the day's recipients last until %s\n", text);
+    }
+    if (!json_get_null(m, "empty_in") && empty >= 60)
+        fprintf(out,
+                "        the queue will be empty in about %" PRIu64 " minutes, at the earliest\n",
+                ((uint64_t)empty + 59) / 60);
 }
 
 static void print_mailbox_record(FILE *out, const cJSON *m, int64_t now)
@@ -194,6 +222,7 @@ static void print_mailbox(FILE *out, const cJSON *m, int64_t now)
     if (json_get_text(m, "last_reply")[0] != '\0')
         format_wrap(out, "        last reply: ", json_get_text(m, "last_reply"));
     print_mailbox_budget(out, m);
+    print_mailbox_forecast(out, m, now);
     print_mailbox_record(out, m, now);
 }
 
@@ -259,6 +288,11 @@ static void print_times(FILE *out, const cJSON *m, int64_t now)
         format_line(out, "Arrived", text);
     snprintf(text, sizeof(text), "%.0f", json_get_number(m, "attempts"));
     format_line(out, "Attempts", text);
+    if (json_get_number(m, "losses") > 0) {
+        snprintf(text, sizeof(text), "was uncertain: how %.0f of them ended was never known",
+                 json_get_number(m, "losses"));
+        format_line(out, "", text);
+    }
     if (json_get_null(m, "due_in"))
         return;
     format_span(json_get_number(m, "due_in"), age);
@@ -435,12 +469,29 @@ void page_list_rows(struct page_list *l, FILE *out, const cJSON *page)
         format_table_write(&l->table, out);
 }
 
+static void end_dead(const struct page_list *l, FILE *out, uint64_t total)
+{
+    if (l->shown == 0)
+        fputs("There are no dead letters.\n", out);
+    else if (l->shown < total)
+        fprintf(out,
+                "The first %" PRIu64 " of %" PRIu64 " dead letters; \"outtray dead --all\" shows "
+                "every one.\n",
+                l->shown, total);
+    if (l->shown > 0)
+        fputs("\"outtray show ID\" tells why, \"outtray requeue ID\" tries one again, \"outtray "
+              "export ID\"\nsaves it.\n",
+              out);
+}
+
 void page_list_end(struct page_list *l, FILE *out, uint64_t total)
 {
     char size[FORMAT_TEXT];
 
     format_size(l->octets, size);
-    if (l->shown == 0)
+    if (l->dead)
+        end_dead(l, out, total);
+    else if (l->shown == 0)
         fputs("The queue is empty.\n", out);
     else if (l->shown < total)
         fprintf(out,

@@ -4,6 +4,7 @@
 #ifndef OUTTRAY_RELAY_TOOL_PAGE_H
 #define OUTTRAY_RELAY_TOOL_PAGE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -23,6 +24,7 @@ struct page_list {
     char waits[FORMAT_CELL * 2]; /* said last: what a message waits for */
     uint64_t shown;
     uint64_t held;
+    bool dead; /* a list of dead letters only */
     double octets;
 };
 

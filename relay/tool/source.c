@@ -9,7 +9,8 @@
 #include "relay/tool/client.h"
 #include "relay/tool/offline.h"
 
-#define PATH_TEXT 128
+#define PATH_TEXT        128
+#define CHECK_TIMEOUT_MS 600000 /* a large body on a slow disk */
 
 static bool open_spool(const struct tool *t, struct source *s, int *out_exit)
 {
@@ -74,10 +75,11 @@ cJSON *source_page(struct source *s, uint64_t after, uint32_t limit, struct erro
     char text[QUEUE_ID_TEXT];
 
     if (s->offline != NULL)
-        return offline_page(s->offline, after, limit, err);
+        return offline_page(s->offline, s->state, after, limit, err);
     queue_id_text(after, text);
-    snprintf(path, sizeof(path), "/v1/queue?limit=%" PRIu32 "%s%s", limit,
-             after != 0 ? "&after=" : "", after != 0 ? text : "");
+    snprintf(path, sizeof(path), "/v1/queue?limit=%" PRIu32 "%s%s%s%s", limit,
+             after != 0 ? "&after=" : "", after != 0 ? text : "",
+             s->state != NULL ? "&state=" : "", s->state != NULL ? s->state : "");
     return client_ask(s->places.socket, "GET", path, err);
 }
 
@@ -89,6 +91,23 @@ cJSON *source_message(struct source *s, uint64_t id, struct error *err)
         return offline_message(s->offline, id, err);
     message_path(id, "", path);
     return client_ask(s->places.socket, "GET", path, err);
+}
+
+cJSON *source_stats(struct source *s, struct error *err)
+{
+    if (s->offline != NULL)
+        return offline_stats(s->offline, err);
+    return client_ask(s->places.socket, "GET", "/v1/spool", err);
+}
+
+cJSON *source_check(struct source *s, const char *cursor, struct error *err)
+{
+    char path[PATH_TEXT];
+
+    if (s->offline != NULL)
+        return offline_check(s->offline, cursor, err);
+    snprintf(path, sizeof(path), "/v1/spool/check%s%s", cursor[0] != '\0' ? "?after=" : "", cursor);
+    return client_ask_long(s->places.socket, "POST", path, CHECK_TIMEOUT_MS, err);
 }
 
 bool source_export(struct source *s, uint64_t id, http_sink *sink, void *ctx, struct error *err)

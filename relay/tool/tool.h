@@ -17,12 +17,17 @@ struct tool {
     const char *socket; /* by --socket, or NULL */
     bool json;
     bool all;
+    bool all_dead;     /* by --all-dead */
+    bool unknown;      /* by --unknown */
+    const char *stage; /* by --stage, or NULL */
     bool from_stdin; /* by --stdin */
     bool force;
     bool transcript;
     bool forget;
     const char *output;   /* by -o, or NULL */
     const char *argument; /* the message, mailbox or device, or NULL */
+    char *const *words;   /* of a command that takes several: all behind its name */
+    int word_count;
     FILE *in;
     FILE *out;
     FILE *err;

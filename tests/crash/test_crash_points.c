@@ -1,7 +1,8 @@
 /*
  * Each scenario is run again and again, stopped after file call 1, 2, ... n (or with that call
- * torn, failed or cut short). What a new process then finds must be what was acknowledged: every
- * message whose commit was reported, none that was reported gone, none twice, nothing damaged.
+ * torn, failed or cut short, or failing from there on). What a new process then finds must be what
+ * was acknowledged: every message whose commit was reported, none that was reported gone, none
+ * twice, nothing damaged.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "queue/queue.h"
@@ -228,6 +230,23 @@ static void joining(struct run *r)
     deliver(r, m);
 }
 
+/* Killed, and started again: what is found is in the page cache only, and some of it in doubt. */
+static void starting_again(struct run *r)
+{
+    struct error err = ERROR_INIT;
+    sending(r);
+    for (size_t i = 0; i < r->count; i++)
+        r->mail[i].refused = false; /* killed before that was declared void, it may be there */
+    fixture_crash(&r->f);
+    if (!fixture_open(&r->f, &err))
+        return;
+    accept_one(r, SMALL);
+    accept_one(r, LARGE);
+    struct mail *m = lease(r);
+    doubt(r, m);
+    deliver(r, m);
+}
+
 static const struct scenario {
     const char *name;
     void (*run)(struct run *r);
@@ -237,7 +256,8 @@ static const struct scenario {
     {"accepting", accepting, true, 1},
     {"sending", sending, false, 1},
     {"joining", joining, false, 1},
-    {"turning over", turning_over, true, 7},
+    {"starting again", starting_again, true, 3},
+    {"turning over", turning_over, true, 11},
 };
 
 /* ---- checks ---------------------------------------------------------------------------------- */
@@ -322,7 +342,10 @@ static uint64_t run_once(const struct scenario *s, enum fault_mode mode, unsigne
     if (fixture_open(&r->f, &err)) {
         s->run(r);
         calls = r->fault.calls;
-        if (goes_on) { /* the disk is well again: so must the queue be */
+        r->fault.at = 0; /* the disk is well again: so must the queue be */
+        if (goes_on && !r->f.queue)
+            reopen(r);
+        if (goes_on) {
             fixture_tick(&r->f, 40);
             struct mail *last = accept_one(r, SMALL);
             if (!last || !last->accepted)
@@ -375,10 +398,35 @@ static void a_failed_write_is_refused_and_gone_for_good(void **state)
     run_all(FAULT_FAIL, FAULT_WRITE, ENOSPC, true);
 }
 
+static void a_write_that_fails_with_an_error_of_the_disk_is_no_different(void **state)
+{
+    (void)state;
+    run_all(FAULT_FAIL, FAULT_WRITE, EIO, true);
+}
+
+static void a_disk_that_is_full_from_then_on_is_waited_for(void **state)
+{
+    (void)state;
+    run_all(FAULT_FAIL_ON, FAULT_WRITE, ENOSPC, true);
+}
+
 static void a_failed_sync_is_refused_and_gone_for_good(void **state)
 {
     (void)state;
     run_all(FAULT_FAIL, FAULT_SYNC, EIO, true);
+}
+
+static void a_failed_sync_before_a_kill_loses_nothing_acknowledged(void **state)
+{
+    (void)state;
+    run_all(FAULT_FAIL, FAULT_SYNC, EIO, false);
+}
+
+static void syncs_that_fail_from_then_on_lose_nothing_acknowledged(void **state)
+{
+    (void)state;
+    run_all(FAULT_FAIL_ON, FAULT_SYNC, EIO, false);
+    run_all(FAULT_FAIL_ON, FAULT_SYNC, EIO, true);
 }
 
 static void a_failed_directory_call_is_got_over(void **state)
@@ -399,16 +447,52 @@ static void a_short_write_is_continued(void **state)
     run_all(FAULT_SHORT, FAULT_WRITE, 0, true);
 }
 
+/* As a loss of power within a rename may leave it. */
+static void a_spare_that_is_also_a_segment_is_left_to_it(void **state)
+{
+    struct run *r = calloc(1, sizeof(*r));
+    char segment[512];
+    char spare[600];
+    (void)state;
+    assert_non_null(r);
+    r->name = "a shared spare";
+    fixture_init(&r->f);
+    reopen(r);
+    accept_one(r, SMALL);
+    fixture_crash(&r->f);
+    snprintf(segment, sizeof(segment), "%s", fixture_path(&r->f, "journal", 0));
+    snprintf(spare, sizeof(spare), "%s/journal/spare.seg", r->f.dir);
+    (void)unlink(spare);
+    assert_int_equal(link(segment, spare), 0);
+    reopen(r);
+    assert_true(lease(r) == &r->mail[0]); /* stays where it is */
+    for (int i = 0; i < 60; i++) {
+        accept_one(r, MEDIUM);
+        deliver(r, lease(r));
+    }
+    fixture_tick(&r->f, 2);
+    fixture_crash(&r->f);
+    reopen(r);
+    check_all(r, true);
+    fixture_done(&r->f);
+    free(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_stop_after_any_call_loses_nothing_acknowledged),
         cmocka_unit_test(a_write_torn_by_a_stop_loses_nothing_acknowledged),
         cmocka_unit_test(a_failed_write_is_refused_and_gone_for_good),
+        cmocka_unit_test(a_write_that_fails_with_an_error_of_the_disk_is_no_different),
+        cmocka_unit_test(a_disk_that_is_full_from_then_on_is_waited_for),
         cmocka_unit_test(a_failed_sync_is_refused_and_gone_for_good),
+        cmocka_unit_test(a_failed_sync_before_a_kill_loses_nothing_acknowledged),
+        cmocka_unit_test(syncs_that_fail_from_then_on_lose_nothing_acknowledged),
         cmocka_unit_test(a_failed_directory_call_is_got_over),
         cmocka_unit_test(an_interrupted_call_is_repeated),
         cmocka_unit_test(a_short_write_is_continued),
+        cmocka_unit_test(a_spare_that_is_also_a_segment_is_left_to_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -137,6 +137,116 @@ static void one_flipped_bit_hits_one_record_at_most_and_is_reported(void **state
     assert_true(hits > 2000); /* the flips did hit something */
 }
 
+static size_t read_file(const char *path, uint8_t *out, size_t cap)
+{
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    size_t len = fread(out, 1, cap, file);
+    fclose(file);
+    return len;
+}
+
+struct place {
+    uint32_t offset;
+    uint32_t end;
+    uint64_t id;
+};
+
+/* Where the segment's records are. */
+static size_t find_records(const char *path, struct place *out, size_t cap)
+{
+    static uint8_t data[2 * 1024 * 1024];
+    struct segment_header h;
+    struct segment_record r;
+    size_t n = 0;
+    size_t len = read_file(path, data, sizeof(data));
+    assert_true(segment_decode_header(data, &h));
+    for (uint32_t at = SEGMENT_BLOCK; at + SEGMENT_RECORD_HEADER <= len && n < cap; n++) {
+        if (!segment_decode_record(data + at, h.salt, at, &r))
+            break;
+        out[n] = (struct place){at, at + segment_span(r.head_len, r.body_len), r.id};
+        at = out[n].end;
+    }
+    return n;
+}
+
+/* Flips one bit, looks, and flips it back. */
+static unsigned hit_by(struct damage *d, uint32_t at, unsigned bit, bool *out_reported)
+{
+    fixture_flip(d->path, (long)at, (uint8_t)(1u << bit));
+    open_again(d, true);
+    unsigned hit = count_hit(d);
+    *out_reported = d->f.found.damaged > 0;
+    fixture_close(&d->f);
+    fixture_flip(d->path, (long)at, (uint8_t)(1u << bit));
+    return hit;
+}
+
+#define LENGTHS_AT     30u /* in a record: of head and body */
+#define LENGTHS_OCTETS 6u
+
+static void a_flipped_bit_in_any_length_of_a_record_hides_nothing_behind_it(void **state)
+{
+    struct damage *d = *state;
+    struct place places[32];
+    bool reported;
+    fill(d);
+    fixture_crash(&d->f);
+    keep_path(d, "journal", 0);
+    size_t n = find_records(d->path, places, 32);
+    assert_in_range(n, MESSAGES + 4, 31);
+    for (size_t i = 0; i + 1 < n; i++)
+        for (unsigned bit = 0; bit < LENGTHS_OCTETS * 8; bit++) {
+            unsigned hit = hit_by(d, places[i].offset + LENGTHS_AT + bit / 8, bit % 8, &reported);
+            if (hit > 1 || !reported)
+                fail_msg("record %zu, bit %u: %u messages hit", i, bit, hit);
+        }
+}
+
+static void a_flipped_bit_in_index_or_footer_of_a_sealed_segment_loses_nothing(void **state)
+{
+    struct damage *d = *state;
+    struct place places[32];
+    struct segment_footer footer = {0};
+    struct segment_header h;
+    static uint8_t data[2 * 1024 * 1024];
+    bool reported;
+    fill(d);
+    fixture_settle(&d->f, d->ids[2], QUEUE_UNCERTAIN, RECIPIENT_PENDING, 900000, NULL);
+    fixture_close(&d->f); /* seals */
+    keep_path(d, "journal", 0);
+    size_t len = read_file(d->path, data, sizeof(data));
+    size_t n = find_records(d->path, places, 32);
+    assert_true(segment_decode_header(data, &h));
+    assert_true(segment_decode_footer(data + len - SEGMENT_FOOTER, &h, &footer));
+    assert_int_equal(footer.end, places[n - 1].end);
+    for (uint32_t at = footer.end; at < footer.end + footer.index_len; at++)
+        assert_int_equal(hit_by(d, at, at % 8, &reported), 0);
+    for (unsigned bit = 0; bit < SEGMENT_FOOTER * 8; bit++)
+        assert_int_equal(hit_by(d, (uint32_t)len - SEGMENT_FOOTER + bit / 8, bit % 8, &reported),
+                         0);
+}
+
+static void a_segment_cut_anywhere_serves_what_is_before_the_cut(void **state)
+{
+    struct damage *d = *state;
+    struct place places[32];
+    fill(d);
+    fixture_crash(&d->f);
+    keep_path(d, "journal", 0);
+    size_t n = find_records(d->path, places, 32);
+    for (uint32_t cut = places[n - 1].end; cut > SEGMENT_BLOCK + 60; cut -= 61) {
+        assert_int_equal(truncate(d->path, (off_t)cut), 0);
+        open_again(d, true);
+        for (size_t m = 3; m < MESSAGES; m++) /* those with one record */
+            for (size_t i = 0; i < n; i++)
+                if (places[i].id == d->ids[m] && places[i].end <= cut &&
+                    !fixture_intact(&d->f, d->ids[m], SIZE, m))
+                    fail_msg("cut at %u: message %zu is lost", cut, m);
+        fixture_close(&d->f);
+    }
+}
+
 static void a_flipped_bit_in_a_sealed_segment_is_found_when_it_is_read(void **state)
 {
     struct damage *d = *state;
@@ -190,7 +300,7 @@ static void a_segment_without_a_header_is_read_all_the_same(void **state)
     assert_int_equal(count_hit(d), 0);
 }
 
-static void a_segment_without_header_and_first_record_is_put_away(void **state)
+static void a_segment_without_header_and_first_record_is_read_all_the_same(void **state)
 {
     struct damage *d = *state;
     fill(d);
@@ -200,10 +310,64 @@ static void a_segment_without_header_and_first_record_is_put_away(void **state)
     fixture_flip(d->path, 2048 + 20, 0xff);
     fixture_flip(d->path, SEGMENT_BLOCK + 8, 0xff);
     open_again(d, false);
+    assert_int_equal(d->f.found.damaged, 2);
+    assert_int_equal(count_hit(d), 0);
+}
+
+static void a_segment_without_any_record_is_put_away(void **state)
+{
+    struct damage *d = *state;
+    fill(d);
+    fixture_crash(&d->f);
+    keep_path(d, "journal", 0);
+    assert_int_equal(truncate(d->path, 0), 0);
+    assert_int_equal(truncate(d->path, 100000), 0);
+    open_again(d, false);
     assert_int_equal(d->f.found.damaged, 1);
     assert_int_equal(d->f.found.messages, 0);
     assert_int_equal(fixture_files(&d->f, "damaged"), 1);
     fixture_accept(&d->f, 10, 1);
+}
+
+/* Whether it was prepared ahead and still holds records of an earlier life. */
+static bool is_recycled_and_empty(const char *path)
+{
+    static uint8_t data[2 * 1024 * 1024];
+    struct segment_header h;
+    size_t len = read_file(path, data, sizeof(data));
+    return segment_decode_header(data, &h) && bytes_get64(data + SEGMENT_BLOCK) == 0 &&
+           len > 100000 && bytes_get64(data + 100000) != 0;
+}
+
+static bool has_recycled(struct damage *d)
+{
+    for (size_t i = 0; i < fixture_files(&d->f, "journal"); i++) {
+        keep_path(d, "journal", i);
+        if (!strstr(d->path, "spare") && is_recycled_and_empty(d->path))
+            return true;
+    }
+    return false;
+}
+
+static void a_recycled_segment_that_lost_its_header_brings_no_old_mail_back(void **state)
+{
+    struct damage *d = *state;
+    struct queue_info info;
+    for (uint64_t i = 0; i < 30; i++) /* more than a segment holds: ends are in the next one */
+        fixture_accept(&d->f, 50000, i);
+    for (uint64_t i = 0; i < 200 && !has_recycled(d); i++) {
+        fixture_accept(&d->f, 50000, i);
+        assert_true(fixture_pick(&d->f, &info));
+        fixture_settle(&d->f, info.id, QUEUE_GONE, RECIPIENT_DELIVERED, 0, NULL);
+        fixture_run(&d->f);
+    }
+    assert_true(has_recycled(d));
+    fixture_crash(&d->f);
+    for (long at = 0; at < SEGMENT_BLOCK; at++)
+        fixture_flip(d->path, at, 0x55);
+    open_again(d, false);
+    assert_int_equal(d->f.found.damaged, 1);
+    assert_int_equal(d->f.found.messages, 30);
 }
 
 static void of_a_cut_segment_what_is_left_is_served(void **state)
@@ -254,7 +418,7 @@ static void mail_that_looks_like_a_record_is_none(void **state)
     size_t len = fread(copy, 1, sizeof(copy), file);
     fclose(file);
     struct fixture_result r = {0};
-    struct queue_writer *w = queue_begin(d->f.queue, NULL, NULL, &err);
+    struct queue_writer *w = queue_begin(d->f.queue, LANE_NORMAL, NULL, NULL, &err);
     assert_int_equal(queue_append(w, copy, len, &err), QUEUE_FLOW_OK);
     fixture_envelope(&e, 1);
     uint64_t id = queue_writer_id(w);
@@ -359,6 +523,44 @@ static void a_cut_body_is_read_as_far_as_it_goes(void **state)
     fixture_mail_done(&mail);
 }
 
+/* Octets that are as they were, block by block. */
+static size_t same_octets(const struct fixture_mail *mail, uint64_t seed)
+{
+    static uint8_t data[LARGE];
+    size_t same = 0;
+    fixture_fill(data, LARGE, seed);
+    for (size_t at = 0; at < mail->data.len && at < LARGE; at++)
+        same += mail->data.data[at] == data[at];
+    return same;
+}
+
+static void a_flipped_bit_in_any_length_of_a_body_hides_nothing_behind_it(void **state)
+{
+    struct damage *d = *state;
+    struct queue_info info;
+    struct fixture_mail mail;
+    uint64_t id = fixture_accept(&d->f, LARGE, 1);
+    keep_path(d, "content", 0);
+    fixture_flip(d->path, 0, 1);
+    assert_true(fixture_pick(&d->f, &info));
+    fixture_read(&d->f, id, &mail); /* notices, and marks it */
+    assert_int_equal(mail.error.kind, ERROR_DAMAGED);
+    fixture_mail_done(&mail);
+    queue_release(d->f.queue, id, d->f.now_ms);
+    fixture_run(&d->f);
+    fixture_flip(d->path, 0, 1);
+    for (long frame = 0; frame < 4; frame++)
+        for (unsigned bit = 0; bit < 32; bit++) {
+            long at = frame * (QUEUE_BLOCK + 8) + (long)(bit / 8);
+            fixture_flip(d->path, at, (uint8_t)(1u << bit % 8));
+            fixture_read(&d->f, id, &mail);
+            if (mail.error.kind != ERROR_DAMAGED || same_octets(&mail, 1) != LARGE)
+                fail_msg("frame %ld, bit %u", frame, bit);
+            fixture_mail_done(&mail);
+            fixture_flip(d->path, at, (uint8_t)(1u << bit % 8));
+        }
+}
+
 static void a_missing_body_is_reported_and_its_message_held(void **state)
 {
     struct damage *d = *state;
@@ -439,16 +641,22 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(one_flipped_bit_hits_one_record_at_most_and_is_reported),
+        TEST(a_flipped_bit_in_any_length_of_a_record_hides_nothing_behind_it),
+        TEST(a_flipped_bit_in_index_or_footer_of_a_sealed_segment_loses_nothing),
+        TEST(a_segment_cut_anywhere_serves_what_is_before_the_cut),
         TEST(a_flipped_bit_in_a_sealed_segment_is_found_when_it_is_read),
         TEST(damage_is_copied_aside_once_and_orphans_stay),
         TEST(a_segment_without_a_header_is_read_all_the_same),
-        TEST(a_segment_without_header_and_first_record_is_put_away),
+        TEST(a_segment_without_header_and_first_record_is_read_all_the_same),
+        TEST(a_segment_without_any_record_is_put_away),
+        TEST(a_recycled_segment_that_lost_its_header_brings_no_old_mail_back),
         TEST(of_a_cut_segment_what_is_left_is_served),
         TEST(a_torn_tail_is_no_damage),
         TEST(mail_that_looks_like_a_record_is_none),
         TEST(damaged_mail_is_held_listed_and_read_as_far_as_possible),
         TEST(a_body_found_damaged_while_sending_is_held),
         TEST(a_cut_body_is_read_as_far_as_it_goes),
+        TEST(a_flipped_bit_in_any_length_of_a_body_hides_nothing_behind_it),
         TEST(a_missing_body_is_reported_and_its_message_held),
         TEST(blocks_of_two_bodies_cannot_stand_for_each_other),
         TEST(a_damaged_straggler_is_carried_with_its_mark),

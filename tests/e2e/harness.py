@@ -112,8 +112,9 @@ def sha256(octets):
 class Device(smtplib.SMTP):
     """A device on smtplib that has said EHLO."""
 
-    def __init__(self, relay, timeout=PATIENCE):
-        super().__init__(relay.address, relay.port, local_hostname="printer", timeout=timeout)
+    def __init__(self, relay, timeout=PATIENCE, source=None):
+        super().__init__(relay.address, relay.port, local_hostname="printer", timeout=timeout,
+                         source_address=(source, 0) if source else None)
         self.ehlo()
 
     def begin(self, sender=PRINTER, recipients=(RECIPIENT,)):
@@ -179,7 +180,8 @@ class Relay:
                       "spool_min_free": "0", "log_level": "debug", "uncertain_wait": "15m"},
             "listener main": {"address": self.address, "port": self.port},
             "devices": {"max_sessions_per_device": 200},
-            "mailbox office": {"address": MAILBOX, "password_file": password_file,
+            "mailbox office": {"address": MAILBOX, "send_as": "office.test",
+                               "password_file": password_file,
                                "host": "localhost", "port": upstream.port if upstream else 1,
                                "messages_per_minute": 0,
                                **({"ca_file": upstream.ca} if upstream else {})},
@@ -342,10 +344,10 @@ class Relay:
 
     # Sending
 
-    def send(self, data=None, sender=PRINTER, recipients=(RECIPIENT,)):
-        """As a device does; returns what was sent."""
+    def send(self, data=None, sender=PRINTER, recipients=(RECIPIENT,), source=None):
+        """As a device (at this address) does; returns what was sent."""
         data = data or message()
-        with Device(self) as device:
+        with Device(self, source=source) as device:
             device.sendmail(sender, list(recipients), data)
         return data
 

@@ -141,7 +141,7 @@ class DiskBudget(EndToEnd):
             accepted += 1
         expect(answer, 452, b"4.3.1")
         self.assertGreaterEqual(accepted, 2)
-        self.assertEqual(relay.status()["state"], "attention")
+        eventually(lambda: any("spool_max" in line for line in relay.lines), "the log says why")
         practice.resume()
         relay.api("POST", "/v1/mailbox/office/resume")
         self.assertTrue(practice.wait_stored(accepted))

@@ -88,7 +88,7 @@ class Outages(EndToEnd):
         self.wait_for_failed_probe(relay)
         self.assertEqual(self.practice.counters()["auth_failed"], 2)
         (relay.directory / "password").write_text("changed-by-somebody\n", encoding="ascii")
-        self.wait_for_probe(relay)
+        relay.advance(10)  # it is noticed
         self.assertTrue(self.practice.wait_stored(5))
         for data in sent:
             self.assert_arrived(self.practice, data)

@@ -3,12 +3,17 @@
 import unittest
 
 import test_crash
+import test_kill_loop
 
 LABELS = "full"
 
 
 class ManyCrashes(test_crash.Crash):
     rounds = 60
+
+
+class ManyKills(test_kill_loop.KillLoop):
+    rounds = 120
 
 
 if __name__ == "__main__":

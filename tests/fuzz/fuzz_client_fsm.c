@@ -204,7 +204,7 @@ static void answer(struct shell *s, bool ok)
     } else if (due == CLIENT_BODY && ok) {
         client_fsm_body_end(s->fsm);
     } else if (due == CLIENT_BODY) {
-        client_fsm_body_failed(s->fsm, "damaged");
+        client_fsm_body_failed(s->fsm, LOCAL_SPOOL, "damaged");
     } else if (due == CLIENT_DOUBT) {
         s->doubted = ok;
         client_fsm_doubted(s->fsm, ok);

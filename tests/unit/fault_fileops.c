@@ -94,6 +94,11 @@ static int fault_write_back(void *ctx, int fd, off_t offset, off_t len)
     return ask(ctx, FAULT_OTHER) == REFUSE ? -1 : fileops_system.write_back(NULL, fd, offset, len);
 }
 
+static int fault_wait_back(void *ctx, int fd, off_t offset, off_t len)
+{
+    return ask(ctx, FAULT_SYNC) == REFUSE ? -1 : fileops_system.wait_back(NULL, fd, offset, len);
+}
+
 static int fault_sync_directory(void *ctx, const char *path)
 {
     return ask(ctx, FAULT_DIRECTORY) == REFUSE ? -1 : fileops_system.sync_directory(NULL, path);
@@ -152,6 +157,7 @@ void fault_init(struct fault *f)
         .fdatasync = fault_fdatasync,
         .fsync = fault_fsync,
         .write_back = fault_write_back,
+        .wait_back = fault_wait_back,
         .sync_directory = fault_sync_directory,
         .ftruncate = fault_ftruncate,
         .fstat = fault_fstat,

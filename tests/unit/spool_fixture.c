@@ -196,7 +196,7 @@ struct queue_writer *fixture_write(struct spool_fixture *f, size_t size, uint64_
     uint8_t *data = malloc(size ? size : 1);
     MUST(data);
     fixture_fill(data, size, seed);
-    struct queue_writer *w = queue_begin(f->queue, drained, &drain, &err);
+    struct queue_writer *w = queue_begin(f->queue, LANE_NORMAL, drained, &drain, &err);
     for (size_t at = 0; w && at < size;) {
         size_t n = size - at < CHUNK ? size - at : CHUNK;
         drain = false;
@@ -331,8 +331,8 @@ void fixture_settle(struct spool_fixture *f, uint64_t id, enum queue_state state
         .envelope = &e, .state = state, .wait_ms = wait_ms, .tried_ms = 5000, .counts = true};
     if (out_result)
         memset(out_result, 0, sizeof(*out_result));
-    queue_settle(f->queue, id, &attempt, f->now_ms, FIXTURE_WALL + f->now_ms, fixture_done_fn,
-                 out_result);
+    queue_settle(f->queue, id, &attempt, f->now_ms, FIXTURE_WALL + f->now_ms,
+                 out_result ? fixture_done_fn : NULL, out_result);
     envelope_done(&e);
 }
 

@@ -284,6 +284,27 @@ static void the_canonical_form_reads_as_itself(void **state)
     assert_true(good > 100);
 }
 
+static void a_list_names_addresses_domains_and_what_is_below_them(void **state)
+{
+    static const struct {
+        const char *entry;
+        const char *address;
+        bool listed;
+    } rows[] = {
+        {"a@example.com", "A@Example.com", true},    {"a@example.com", "b@example.com", false},
+        {"example.com", "x@EXAMPLE.com", true},      {"example.com", "x@sub.example.com", false},
+        {"example.com", "x@notexample.com", false},  {".example.com", "x@sub.example.com", true},
+        {".example.com", "x@a.b.example.com", true}, {".example.com", "x@example.com", false},
+        {".example.com", "x@.example.com", false},   {"example.com", "\"x@y\"@example.com", true},
+        {"example.com", "postmaster", false},        {"example.com", "", false}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        if (address_is_listed(rows[i].entry, rows[i].address) != rows[i].listed)
+            fail_msg("%s and %s", rows[i].entry, rows[i].address);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -295,6 +316,7 @@ int main(void)
         cmocka_unit_test(the_path_ends_where_the_parameters_begin),
         cmocka_unit_test(names_for_the_trace_are_domains_or_literals),
         cmocka_unit_test(the_canonical_form_reads_as_itself),
+        cmocka_unit_test(a_list_names_addresses_domains_and_what_is_below_them),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,8 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -499,10 +501,35 @@ static void a_full_spool_is_a_problem_with_a_remedy(void **state)
     cJSON *o = status_of(&counts, &m, NULL, "the disk is full: free disk space");
 
     (void)state;
-    assert_string_equal(problem(o, 0), "new mail is refused: the disk is full");
+    assert_string_equal(problem(o, 0),
+                        "new mail, unless it is urgent, is refused: the disk is full");
     assert_string_equal(json_get_text(json_first(o, "problems"), "remedy"),
                         "Devices are asked to try again later, nothing accepted is lost. What "
                         "helps: free disk space.");
+    cJSON_Delete(o);
+    counts.full_urgent = true;
+    o = status_of(&counts, &m, NULL, "the disk is full: free disk space");
+    assert_string_equal(problem(o, 0), "new mail is refused: the disk is full");
+    cJSON_Delete(o);
+}
+
+static void a_read_only_disk_says_what_helps_and_what_a_stop_would_cost(void **state)
+{
+    struct queue_counts counts = {.failing = true,
+                                  .failure_errnum = EROFS,
+                                  .failure = "open spare.seg: Read-only file system",
+                                  .unmarked = 2};
+    struct mailbox_status m = mailbox();
+    cJSON *o = status_of(&counts, &m, NULL, "");
+
+    (void)state;
+    assert_string_equal(problem(o, 0),
+                        "the spool cannot be written: open spare.seg: Read-only file system");
+    assert_string_equal(json_get_text(json_first(o, "problems"), "remedy"),
+                        "Devices are asked to try again later, what was accepted is sent. Mount "
+                        "its file system writable again (\"dmesg\" tells why it is not); outtrayd "
+                        "goes on by itself. Do not stop outtrayd before that: it alone remembers "
+                        "that 2 messages were sent meanwhile, and would send them again.");
     cJSON_Delete(o);
 }
 
@@ -637,6 +664,7 @@ int main(void)
         cmocka_unit_test(devices_that_have_gone_quiet_are_the_last_problem),
         cmocka_unit_test(a_device_is_in_the_first_state_that_holds),
         cmocka_unit_test(an_entry_of_a_device_has_null_for_what_never_was),
+        cmocka_unit_test(a_read_only_disk_says_what_helps_and_what_a_stop_would_cost),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -142,6 +142,16 @@ static void a_stored_wait_goes_on_where_it_was(void **state)
     }
 }
 
+static void each_further_loss_waits_four_times_as_long(void **state)
+{
+    static const uint64_t minutes[] = {15, 15, 60, 240, 960, 960, 960};
+
+    (void)state;
+    for (uint32_t losses = 0; losses < sizeof minutes / sizeof *minutes; losses++)
+        assert_int_equal(backoff_loss(15 * 60 * 1000, losses), minutes[losses] * 60 * 1000);
+    assert_int_equal(backoff_loss(60 * 1000, UINT32_MAX), 64 * 60 * 1000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -152,6 +162,7 @@ int main(void)
         cmocka_unit_test(jitter_moves_the_wait_by_a_quarter_at_most),
         cmocka_unit_test(extreme_policies_do_not_overflow),
         cmocka_unit_test(a_stored_wait_goes_on_where_it_was),
+        cmocka_unit_test(each_further_loss_waits_four_times_as_long),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

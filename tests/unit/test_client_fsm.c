@@ -128,7 +128,10 @@ struct dialogue {
     bool implicit_tls;
     bool no_auth;
     bool eight_bit;
-    bool dsn;      /* the device has asked for notifications */
+    bool dsn;  /* the device has asked for notifications */
+    bool cold; /* the connection was idle for long */
+    bool no_chunking;
+    uint64_t size;
     bool together; /* octets that arrive in one read must stay together */
 };
 
@@ -164,7 +167,8 @@ static void fill_envelope(struct shell *sh, const struct dialogue *d)
     sh->tx = (struct client_transaction){
         .reverse_path = d->reverse_path != NULL ? d->reverse_path : "scan@office.example",
         .envelope = sh->envelope,
-        .size = 1234,
+        .size = d->size != 0 ? d->size : 1234,
+        .warm = !d->cold,
     };
 }
 
@@ -223,13 +227,15 @@ static void event(struct shell *sh, const struct dialogue *d, char *line)
     else if (strcmp(line, "body-end") == 0)
         client_fsm_body_end(sh->fsm);
     else if (strcmp(line, "body-failed") == 0)
-        client_fsm_body_failed(sh->fsm, text);
+        client_fsm_body_failed(sh->fsm, LOCAL_SPOOL, text);
     else if (strcmp(line, "doubted") == 0)
         client_fsm_doubted(sh->fsm, strcmp(text, "false") != 0);
     else if (strcmp(line, "quit") == 0)
         client_fsm_quit(sh->fsm);
     else if (strcmp(line, "lost") == 0)
         event_lost(sh, text);
+    else if (strcmp(line, "closed") == 0)
+        client_fsm_closed(sh->fsm, text);
     else
         fail_msg("no such event: %s", line);
 }
@@ -288,6 +294,7 @@ static void play(const struct dialogue *d, bool split)
         .helo = "relay.example",
         .implicit_tls = d->implicit_tls,
         .needs_auth = !d->no_auth,
+        .no_chunking = d->no_chunking,
         .mechanisms = d->mechanisms != NULL ? d->mechanisms : "LOGIN PLAIN",
     };
     struct shell sh = {.fsm = client_fsm_new(&settings)};
@@ -387,6 +394,42 @@ static const struct dialogue openings[] = {
                                                     "C: AUTH PLAIN VVA=\n"
                                                     "S: 235 ok\n"
                                                     "> ready\n"},
+    {.name = "LOGIN with the name at once",
+     .script = SIGNING_IN "! sasl scan\n"
+                          "C: AUTH LOGIN c2Nhbg==\n"
+                          "S: 334 UGFzc3dvcmQ6\n"
+                          "> sasl-step Password:\n"
+                          "! sasl secret\n"
+                          "C: c2VjcmV0\n"
+                          "S: 235 ok\n"
+                          "> ready\n"},
+    {.name = "LOGIN to a server that wants to ask for the name",
+     .script = SIGNING_IN "! sasl scan\n"
+                          "C: AUTH LOGIN c2Nhbg==\n"
+                          "S: 501 5.5.4 Syntax error\n"
+                          "C: AUTH LOGIN\n"
+                          "S: 334 VXNlcm5hbWU6\n"
+                          "C: c2Nhbg==\n"
+                          "S: 334 UGFzc3dvcmQ6\n"
+                          "> sasl-step Password:\n"
+                          "! sasl secret\n"
+                          "C: c2VjcmV0\n"
+                          "S: 235 ok\n"
+                          "> ready\n"},
+    {.name = "a refusal of LOGIN's form is tried around once",
+     .script = SIGNING_IN "! sasl scan\n"
+                          "C: AUTH LOGIN c2Nhbg==\n"
+                          "S: 501 5.5.4 Syntax error\n"
+                          "C: AUTH LOGIN\n"
+                          "S: 501 5.5.4 Syntax error\n"
+                          "C: QUIT\n"
+                          "> failed auth: 501 5.5.4 Syntax error\n"},
+    {.name = "a refusal of who signs in is not tried again",
+     .script = SIGNING_IN "! sasl scan\n"
+                          "C: AUTH LOGIN c2Nhbg==\n"
+                          "S: 501 5.7.3 No\n"
+                          "C: QUIT\n"
+                          "> failed auth: 501 5.7.3 No\n"},
     {.name = "an empty initial response is =",
      .mechanisms = "EXTERNAL",
      .script = OFFER("S: 250-AUTH EXTERNAL\n") "> sasl-start EXTERNAL\n"
@@ -1297,6 +1340,281 @@ static void a_refusal_in_the_middle_of_mail_data_is_its_reply(void **state)
     play_open(early_replies, COUNT(early_replies));
 }
 
+/* ---- chunks ---------------------------------------------------------------------------------- */
+
+#define CHUNKING OPEN("S: 250-PIPELINING\nS: 250-CHUNKING\n")
+
+/* 18 octets, of which the last one waits for the mark. */
+#define CHUNK "! body Subject: x||||text\n"
+
+#define CHUNK_ASKED                                                                                \
+    "! begin\n"                                                                                    \
+    "C: MAIL FROM:<scan@office.example>\n"                                                         \
+    "C: RCPT TO:<a@b.example>\n"
+
+#define CHUNK_BEGUN                                                                                \
+    CHUNK_ASKED "s: 250 ok\n"                                                                      \
+                "S: 250 yes\n"                                                                     \
+                "C: BDAT 18 LAST\n"                                                                \
+                "> recipient 0: 250 yes\n"                                                         \
+                "> body\n"
+
+#define CHUNK_IN_DOUBT                                                                             \
+    CHUNK_BEGUN CHUNK "C: Subject: x\n"                                                            \
+                      "C: \n"                                                                      \
+                      "C~ tex\n"                                                                   \
+                      "! body-end\n"                                                               \
+                      "> doubt\n"
+
+#define CHUNK_SENT CHUNK_IN_DOUBT "! doubted true\nC~ t\n"
+
+#define CHUNK_TAKEN                                                                                \
+    CHUNK_SENT "S: 250 2.0.0 OK <id>\n"                                                            \
+               "> result final-dot: 250 2.0.0 OK <id>\n"                                           \
+               "> ready\n"
+
+/* The second message of a warm connection: all of it at once, behind the mark. */
+#define GATHERED                                                                                   \
+    "! begin\n"                                                                                    \
+    "> body\n" CHUNK "! body-end\n"                                                                \
+    "> doubt\n"
+
+#define FLOWN                                                                                      \
+    GATHERED "! doubted true\n"                                                                    \
+             "C: MAIL FROM:<scan@office.example>\n"                                                \
+             "C: RCPT TO:<a@b.example>\n"                                                          \
+             "C: BDAT 18 LAST\n"                                                                   \
+             "C: Subject: x\n"                                                                     \
+             "C: \n"                                                                               \
+             "C~ text\n"
+
+static const struct dialogue chunks[] = {
+    {.name = "recipients first, then one chunk", .size = 18, .script = CHUNKING CHUNK_TAKEN},
+    {.name = "a server that was found not to know BDAT",
+     .no_chunking = true,
+     .script = CHUNKING FLIGHT_1},
+    {.name = "without pipelining",
+     .size = 18,
+     .script = OPEN("S: 250-CHUNKING\n") "! begin\n"
+                                         "C: MAIL FROM:<scan@office.example>\n"
+                                         "S: 250 ok\n"
+                                         "C: RCPT TO:<a@b.example>\n"
+                                         "S: 250 yes\n"
+                                         "C: BDAT 18 LAST\n"
+                                         "> recipient 0: 250 yes\n"
+                                         "> body\n"},
+    {.name = "a refused recipient costs no upload",
+     .size = 18,
+     .script = CHUNKING CHUNK_ASKED "s: 250 ok\n"
+                                    "S: 550 5.1.1 no\n"
+                                    "> recipient 0: 550 5.1.1 no\n"
+                                    "> result rcpt: 550 5.1.1 no\n"
+                                    "> ready\n"},
+    {.name = "dots are not stuffed",
+     .size = 5,
+     .script = CHUNKING CHUNK_ASKED "s: 250 ok\n"
+                                    "S: 250 yes\n"
+                                    "C: BDAT 5 LAST\n"
+                                    "> recipient 0: 250 yes\n"
+                                    "> body\n"
+                                    "! body .||.x\n"
+                                    "C: .\n"
+                                    "C~ .\n"
+                                    "! body-end\n"
+                                    "> doubt\n"
+                                    "! doubted true\n"
+                                    "C~ x\n"},
+    {.name = "a refused chunk needs RSET",
+     .size = 18,
+     .script = CHUNKING CHUNK_SENT "S: 552 5.3.4 too large\n"
+                                   "> result final-dot: 552 5.3.4 too large\n"
+                                   "> ready\n"
+                                   "! begin\n"
+                                   "C: RSET\n"
+                                   "C: MAIL FROM:<scan@office.example>\n"
+                                   "C: RCPT TO:<a@b.example>\n"},
+    {.name = "a loss before the last octet is certain",
+     .size = 18,
+     .script = CHUNKING CHUNK_IN_DOUBT "! lost reset\n"
+                                       "> result body: (lost) reset\n"
+                                       "> failed body: (lost) reset\n"},
+    {.name = "a loss behind it is not, however orderly",
+     .size = 18,
+     .script = CHUNKING CHUNK_SENT "! closed closed by peer\n"
+                                   "> result final-dot: (lost) closed by peer\n"
+                                   "> failed final-dot: (lost) closed by peer\n"},
+    {.name = "BDAT is not known after all",
+     .size = 18,
+     .script = CHUNKING CHUNK_SENT
+     "S: 502 5.5.1 Command not implemented\n"
+     "> result idle: (lost) the server announces CHUNKING but refuses BDAT with 502\n"
+     "> failed idle: (lost) the server announces CHUNKING but refuses BDAT with 502\n"},
+    {.name = "a refusal of the message has such codes as well",
+     .size = 18,
+     .script = CHUNKING CHUNK_SENT "S: 501 5.1.3 invalid recipient address\n"
+                                   "> result final-dot: 501 5.1.3 invalid recipient address\n"
+                                   "> ready\n"},
+    {.name = "a message longer than it said",
+     .size = 17,
+     .script = CHUNKING CHUNK_ASKED "s: 250 ok\n"
+                                    "S: 250 yes\n"
+                                    "C: BDAT 17 LAST\n"
+                                    "> recipient 0: 250 yes\n"
+                                    "> body\n" CHUNK
+                                    "> result body: (spool) the message is longer than its size "
+                                    "says\n"
+                                    "> failed body: (spool) the message is longer than its size "
+                                    "says\n"},
+    {.name = "a message shorter than it said",
+     .size = 19,
+     .script = CHUNKING CHUNK_ASKED "s: 250 ok\n"
+                                    "S: 250 yes\n"
+                                    "C: BDAT 19 LAST\n"
+                                    "> recipient 0: 250 yes\n"
+                                    "> body\n" CHUNK "C: Subject: x\n"
+                                    "C: \n"
+                                    "C~ text\n"
+                                    "! body-end\n"
+                                    "> result body: (spool) the message is shorter than its size "
+                                    "says\n"
+                                    "> failed body: (spool) the message is shorter than its size "
+                                    "says\n"},
+};
+
+static void mail_data_is_one_chunk_where_the_server_takes_it(void **state)
+{
+    (void)state;
+    play_open(chunks, COUNT(chunks));
+}
+
+static const struct dialogue whole_flights[] = {
+    {.name = "the second message of a warm connection",
+     .size = 18,
+     .script = CHUNKING CHUNK_TAKEN FLOWN "s: 250 ok\n"
+                                          "s: 250 yes\n"
+                                          "S: 250 2.0.0 OK <id>\n"
+                                          "> recipient 0: 250 yes\n"
+                                          "> result final-dot: 250 2.0.0 OK <id>\n"
+                                          "> ready\n" FLOWN},
+    {.name = "a connection that was idle",
+     .cold = true,
+     .size = 18,
+     .script = CHUNKING CHUNK_TAKEN CHUNK_TAKEN},
+    {.name = "one recipient of two is refused",
+     .size = 18,
+     .recipients = "a@b.example c@d.example",
+     .script = CHUNKING "! begin\n"
+                        "C: MAIL FROM:<scan@office.example>\n"
+                        "C: RCPT TO:<a@b.example>\n"
+                        "C: RCPT TO:<c@d.example>\n"
+                        "s: 250 ok\n"
+                        "s: 250 yes\n"
+                        "S: 250 yes\n"
+                        "> recipient 0: 250 yes\n"
+                        "C: BDAT 18 LAST\n"
+                        "> recipient 1: 250 yes\n"
+                        "> body\n" CHUNK "C: Subject: x\n"
+                        "C: \n"
+                        "C~ tex\n"
+                        "! body-end\n"
+                        "> doubt\n"
+                        "! doubted true\n"
+                        "C~ t\n"
+                        "S: 250 ok\n"
+                        "> result final-dot: 250 ok\n"
+                        "> ready\n" GATHERED "! doubted true\n"
+                        "C: MAIL FROM:<scan@office.example>\n"
+                        "C: RCPT TO:<a@b.example>\n"
+                        "C: RCPT TO:<c@d.example>\n"
+                        "C: BDAT 18 LAST\n"
+                        "C: Subject: x\n"
+                        "C: \n"
+                        "C~ text\n"
+                        "s: 250 ok\n"
+                        "s: 550 no\n"
+                        "s: 250 yes\n"
+                        "S: 250 2.0.0 OK <id>\n"
+                        "> recipient 0: 550 no\n"
+                        "> recipient 1: 250 yes\n"
+                        "> result final-dot: 250 2.0.0 OK <id>\n"
+                        "> ready\n"},
+    {.name = "MAIL is refused: the connection is not used again",
+     .size = 18,
+     .script = CHUNKING CHUNK_TAKEN FLOWN
+     "s: 550 5.7.60 no\n"
+     "s: 503 5.5.2 MAIL first\n"
+     "S: 503 5.5.2 MAIL first\n"
+     "> result mail: 550 5.7.60 no\n"
+     "C: QUIT\n"
+     "> failed final-dot: (protocol) a chunk was in flight when its transaction was refused\n"},
+    {.name = "every recipient is refused: the same",
+     .size = 18,
+     .script = CHUNKING CHUNK_TAKEN FLOWN
+     "s: 250 ok\n"
+     "s: 550 5.1.1 no\n"
+     "S: 554 5.5.1 no valid recipients\n"
+     "> recipient 0: 550 5.1.1 no\n"
+     "> result rcpt: 550 5.1.1 no\n"
+     "C: QUIT\n"
+     "> failed final-dot: (protocol) a chunk was in flight when its transaction was refused\n"},
+    {.name = "the server closes before it has looked at any of it",
+     .size = 18,
+     .script = CHUNKING CHUNK_TAKEN FLOWN "! closed closed by peer\n"
+                                          "> result idle: (lost) closed by peer\n"
+                                          "> failed idle: (lost) closed by peer\n"},
+    {.name = "a reset tells nothing",
+     .size = 18,
+     .script = CHUNKING CHUNK_TAKEN FLOWN "! lost reset\n"
+                                          "> result final-dot: (lost) reset\n"
+                                          "> failed final-dot: (lost) reset\n"},
+    {.name = "nor does a timeout",
+     .size = 18,
+     .script = CHUNKING CHUNK_TAKEN FLOWN "! lost timeout\n"
+                                          "> result final-dot: (timeout) timeout\n"
+                                          "> failed final-dot: (timeout) timeout\n"},
+    {.name = "nor a close behind the reply to MAIL",
+     .size = 18,
+     .script = CHUNKING CHUNK_TAKEN FLOWN "S: 250 ok\n"
+                                          "! closed closed by peer\n"
+                                          "> result final-dot: (lost) closed by peer\n"
+                                          "> failed final-dot: (lost) closed by peer\n"},
+    {.name = "421 instead of the reply to MAIL",
+     .size = 18,
+     .script = CHUNKING CHUNK_TAKEN FLOWN "S: 421 4.4.2 idle for too long\n"
+                                          "> result mail: 421 4.4.2 idle for too long\n"
+                                          "> failed mail: 421 4.4.2 idle for too long\n"},
+    {.name = "lost before the mark is made: nothing was sent",
+     .size = 18,
+     .script = CHUNKING CHUNK_TAKEN GATHERED "! lost reset\n"
+                                             "> result idle: (lost) reset\n"
+                                             "> failed idle: (lost) reset\n"
+                                             "! doubted true\n"},
+    {.name = "the mark cannot be made: nothing was sent",
+     .size = 18,
+     .script = CHUNKING CHUNK_TAKEN GATHERED
+     "! doubted false\n"
+     "> result idle: (spool) the in-doubt mark could not be made durable\n"
+     "> failed idle: (spool) the in-doubt mark could not be made durable\n"},
+    {.name = "behind a refused chunk RSET comes first, and no flight",
+     .size = 18,
+     .script = CHUNKING CHUNK_TAKEN FLOWN "s: 250 ok\n"
+                                          "s: 250 yes\n"
+                                          "S: 432 4.3.2 too many\n"
+                                          "> recipient 0: 250 yes\n"
+                                          "> result final-dot: 432 4.3.2 too many\n"
+                                          "> ready\n"
+                                          "! begin\n"
+                                          "C: RSET\n"
+                                          "C: MAIL FROM:<scan@office.example>\n"
+                                          "C: RCPT TO:<a@b.example>\n"},
+};
+
+static void a_small_message_on_a_warm_connection_is_one_flight(void **state)
+{
+    (void)state;
+    play_open(whole_flights, COUNT(whole_flights));
+}
+
 static const struct dialogue ends_by_421[] = {
     {.name = "MAIL: the reply of an idle timeout",
      .script = PIPELINING FLIGHT_1 "S: 421 4.4.1 Connection timed out\n"
@@ -1738,7 +2056,7 @@ static void a_mark_that_comes_after_the_loss_sends_nothing(void **state)
         if (early_reply)
             input(f, "552 too large\r\n");
         else
-            client_fsm_body_failed(f, "damaged"), client_fsm_lost(f, LOCAL_LOST, "closed");
+            client_fsm_body_failed(f, LOCAL_SPOOL, "damaged"), client_fsm_lost(f, LOCAL_LOST, "closed");
         client_fsm_doubted(f, true);
         client_fsm_next(f, &e);
         assert_int_equal(e.kind, CLIENT_RESULT);
@@ -2063,7 +2381,7 @@ static void walk_whim(struct walk *w)
         client_fsm_lost(w->fsm, LOCAL_TIMEOUT, "timeout");
         break;
     case 1:
-        client_fsm_body_failed(w->fsm, "damaged");
+        client_fsm_body_failed(w->fsm, LOCAL_SPOOL, "damaged");
         break;
     case 2:
         client_fsm_sasl_failed(w->fsm, "no secret");
@@ -2169,6 +2487,8 @@ int main(void)
         cmocka_unit_test(the_reply_to_the_final_dot_decides),
         cmocka_unit_test(a_loss_is_uncertain_only_after_the_end_of_mail_data),
         cmocka_unit_test(a_refusal_in_the_middle_of_mail_data_is_its_reply),
+        cmocka_unit_test(mail_data_is_one_chunk_where_the_server_takes_it),
+        cmocka_unit_test(a_small_message_on_a_warm_connection_is_one_flight),
         cmocka_unit_test(a_421_ends_the_session_after_it_was_used),
         cmocka_unit_test(what_nothing_asked_for_ends_an_idle_session),
         cmocka_unit_test(a_long_initial_response_waits_for_334),

@@ -167,6 +167,10 @@ static const char everything[] = "[relay]\n"
                                  "stop_time = 2m\n"
                                  "give_up = 3d\n"
                                  "uncertain_wait = 0s\n"
+                                 "uncertain_wait_urgent = 2m\n"
+                                 "operator = it@example.com\n"
+                                 "dead_keep = 7d\n"
+                                 "delay_notice = 0\n"
                                  "[listener lan]\n"
                                  "address = 192.168.1.2\n"
                                  "port = 2525\n"
@@ -194,6 +198,8 @@ static const char everything[] = "[relay]\n"
                                  "auth_equals = yes\n"
                                  "lf_dot_lf = no\n"
                                  "charset = iso-8859-2\n"
+                                 "report_to_sender = yes\n"
+                                 "sent_twice = once\n"
                                  "[device alarm]\n"
                                  "address = 192.168.1.20, 192.168.2.0/24\n"
                                  "lane = urgent\n"
@@ -204,6 +210,9 @@ static const char everything[] = "[relay]\n"
                                  "auth_equals = no\n"
                                  "lf_dot_lf = yes\n"
                                  "mt_priority = yes\n"
+                                 "importance = yes\n"
+                                 "report_to_sender = no\n"
+                                 "sent_twice = mark\n"
                                  "max_size = 1MB\n"
                                  "max_recipients = 2\n"
                                  "max_sessions = 3\n"
@@ -211,6 +220,8 @@ static const char everything[] = "[relay]\n"
                                  "max_spool = 3MB\n"
                                  "join_split = yes\n"
                                  "recipient_domains = example.com\n"
+                                 "from = keep\n"
+                                 "from_name = Alarm, hall\n"
                                  "[mailbox office]\n"
                                  "address = scans@example.com\n"
                                  "[mailbox hub]\n"
@@ -226,12 +237,31 @@ static const char everything[] = "[relay]\n"
                                  "helo = out.example.net\n"
                                  "connections = 7\n"
                                  "messages_per_minute = 8\n"
+                                 "urgent_reserve = 2\n"
                                  "recipients_per_day = 9\n"
+                                 "send_as = door@example.net, example.org\n"
+                                 "send_as = .example.org\n"
+                                 "from = alarm@example.net\n"
+                                 "from_name = Alarm\n"
                                  "max_size = 20MB\n"
+                                 "recipients_per_message = 6\n"
+                                 "urgent_connections = 5\n"
+                                 "idle_time = 20s\n"
+                                 "session_time = 5m\n"
                                  "[route alarms]\n"
-                                 "mailboxes = hub, office\n"
+                                 "mailboxes = hub\n"
+                                 "backup = office\n"
+                                 "backup_after = 5m\n"
+                                 "backup_urgent = no\n"
+                                 "choose = order\n"
+                                 "listeners = six\n"
+                                 "senders = alarm@example.com\n"
+                                 "recipient_domains = example.com\n"
                                  "[route default]\n"
                                  "mailboxes = office\n"
+                                 "[notify pager]\n"
+                                 "command = /usr/bin/page\n"
+                                 "events = held, mailbox-paused\n"
                                  "[api]\n"
                                  "socket = /run/x/y.sock\n";
 
@@ -252,13 +282,23 @@ static void every_key_reaches_its_field(void **state)
     assert_int_equal(c->stop_ms, 120000);
     assert_int_equal(c->give_up_ms, 3 * 24 * 3600 * 1000);
     assert_int_equal(c->uncertain_wait_ms, 0);
+    assert_int_equal(c->uncertain_wait_urgent_ms, 2 * 60 * 1000);
+    assert_string_equal(c->operator, "it@example.com");
+    assert_int_equal(c->dead_keep_ms, 7 * 24 * 3600 * 1000);
+    assert_int_equal(c->delay_notice_ms, 0);
+    assert_int_equal(c->report_to_sender, CONFIG_REPORT_YES);
+    assert_int_equal(c->sent_twice, CONFIG_TWICE_ONCE);
+    assert_int_equal(c->notify_count, 1);
+    assert_string_equal(c->notifies[0].name, "pager");
+    assert_string_equal(c->notifies[0].command, "/usr/bin/page");
+    assert_int_equal(c->notifies[0].events, CONFIG_EVENT_MAILBOX_PAUSED | CONFIG_EVENT_HELD);
     assert_int_equal(c->listener_count, 2);
     assert_string_equal(c->listeners[0].name, "lan");
     assert_string_equal(c->listeners[0].address, "192.168.1.2");
     assert_int_equal(c->listeners[0].port, 2525);
     assert_string_equal(c->listeners[1].address, "fd00::2");
     assert_int_equal(c->listeners[1].port, 25);
-    assert_int_equal(c->listeners[1].line, 15);
+    assert_int_equal(c->listeners[1].line, 19);
     assert_true(net_parse("10.0.0.1", &a));
     assert_false(net_ranges_have(&c->allow, &a));
     assert_int_equal(c->max_size, 100 * MB);
@@ -289,6 +329,8 @@ static void every_key_reaches_its_field(void **state)
     assert_int_equal(c->devices[0].max_messages_per_minute, 4);
     assert_int_equal(c->devices[0].max_spool, 3 * MB);
     assert_int_equal(c->devices[0].join_split, CONFIG_YES);
+    assert_int_equal(c->devices[0].report_to_sender, CONFIG_REPORT_NO);
+    assert_int_equal(c->devices[0].sent_twice, CONFIG_TWICE_MARK);
     assert_int_equal(c->devices[0].recipient_domains.count, 1);
     assert_int_equal(c->idle_ms, 300000);
     assert_string_equal(c->passwords, "/srv/passwords");
@@ -311,6 +353,8 @@ static void every_key_reaches_its_field(void **state)
     assert_string_equal(c->devices[0].name, "alarm");
     assert_int_equal(c->devices[0].addresses.count, 2);
     assert_int_equal(c->devices[0].lane, LANE_URGENT);
+    assert_true(c->devices[0].has_lane);
+    assert_int_equal(c->devices[0].importance, CONFIG_YES);
     assert_string_equal(c->devices[0].route, "alarms");
     assert_string_equal(mb->provider, "custom");
     assert_string_equal(mb->host, "mail.example.net");
@@ -325,8 +369,38 @@ static void every_key_reaches_its_field(void **state)
     assert_int_equal(mb->connections, 7);
     assert_int_equal(mb->messages_per_minute, 8);
     assert_int_equal(mb->recipients_per_day, 9);
+    assert_int_equal(mb->urgent_reserve, 2);
+    assert_int_equal(mb->urgent_connections, 5);
+    assert_int_equal(mb->idle_ms, 20000);
+    assert_int_equal(mb->session_ms, 300000);
+    assert_int_equal(mb->recipients_per_message, 6);
+    assert_int_equal(c->mailboxes[0].recipients_per_message, 500);
+    assert_int_equal(mb->send_as.count, 3);
+    assert_string_equal(mb->send_as.list[0], "door@example.net");
+    assert_string_equal(mb->send_as.list[2], ".example.org");
+    assert_string_equal(mb->from, "alarm@example.net");
+    assert_string_equal(mb->from_name, "Alarm");
+    assert_string_equal(c->mailboxes[0].from, "rewrite");
+    assert_string_equal(c->devices[0].from, "keep");
+    assert_string_equal(c->devices[0].from_name, "Alarm, hall");
+    assert_ptr_equal(config_find_device(c, "alarm"), &c->devices[0]);
+    assert_null(config_find_device(c, "door"));
     assert_int_equal(mb->max_size, 20 * MB);
     assert_string_equal(c->socket, "/run/x/y.sock");
+    const struct config_route *r = &c->routes[1];
+    assert_string_equal(r->name, "alarms");
+    assert_int_equal(r->mailbox_count, 1);
+    assert_int_equal(r->backup_count, 1);
+    assert_int_equal(r->backup[0], 0);
+    assert_int_equal(r->backup_after_ms, 5 * 60 * 1000);
+    assert_int_equal(r->backup_urgent, CONFIG_NO);
+    assert_int_equal(r->choose, CONFIG_CHOOSE_ORDER);
+    assert_int_equal(r->listener_count, 1);
+    assert_int_equal(r->listeners[0], 1);
+    assert_string_equal(r->senders.list[0], "alarm@example.com");
+    assert_string_equal(r->recipient_domains.list[0], "example.com");
+    assert_int_equal(c->routes[0].choose, CONFIG_CHOOSE_SHARE);
+    assert_int_equal(c->routes[0].backup_urgent, CONFIG_YES);
     config_free(c);
 }
 
@@ -486,6 +560,20 @@ static void a_certificate_and_its_key_come_together(void **state)
     expect_mistakes("[listener l]\nport = 465\nprivate_key = /k.pem\n" MAILBOX,
                     "test.conf:3: certificate and private_key belong together; certificate is "
                     "missing\n");
+}
+
+static void senders_are_addresses_or_domains(void **state)
+{
+    (void)state;
+    expect_mistakes("[mailbox office]\naddress = a@example.com\nsend_as = example.com, not one\n"
+                    "from = nobody\nurgent_reserve = 30\n",
+                    "test.conf:3: send_as = example.com, not one: \"not one\" is neither a mail "
+                    "address nor a domain; write alarm@example.com, example.com, or .example.com "
+                    "for all below it, with commas between\n"
+                    "test.conf:4: from = nobody: write rewrite, keep or a mail address such as "
+                    "scans@example.com\n"
+                    "test.conf:5: urgent_reserve = 30 leaves nothing of messages_per_minute = 30 "
+                    "to other mail; write a smaller number\n");
 }
 
 static void what_is_no_domain_is_not_taken_for_one(void **state)
@@ -657,7 +745,7 @@ static const struct {
      "test.conf:3: there is no section [Relay]; did you mean [relay]?\n"},
     {"a section of another world", MAILBOX "[kerberos]\nspool = /x\nnonsense\n",
      "test.conf:3: there is no section [kerberos]; there are [relay], [listener NAME], [devices], "
-     "[device NAME], [mailbox NAME], [route NAME] and [api]\n"
+     "[device NAME], [mailbox NAME], [route NAME], [notify NAME] and [api]\n"
      "test.conf:5: the line is neither a [section] nor key = value; a comment starts with #\n"},
     {"a section without its name", MAILBOX "[device]\naddress = 10.0.0.1\n",
      "test.conf:3: [device] needs a name, such as [device printer-1st-floor]\n"},
@@ -765,6 +853,11 @@ static const struct {
     {"a route to a mailbox of which the heading is wrong",
      MAILBOX "[mailbx b]\naddress = b@b.example\n[route default]\nmailboxes = office, b\n",
      "test.conf:3: there is no section [mailbx b]; did you mean [mailbox b]?\n"},
+    {"a route to a listener that is none",
+     MAILBOX "[route r]\nmailboxes = office\nlisteners = lann\n[listener lan]\n",
+     "test.conf:5: there is no [listener lann]; did you mean lan?\n"},
+    {"a backup that is in use already", MAILBOX "[route r]\nmailboxes = office\nbackup = office\n",
+     "test.conf:5: backup: office is one of mailboxes already; take it out of one\n"},
     {"a route that names one twice", MAILBOX "[route r]\nmailboxes = office, office\n",
      "test.conf:4: mailboxes: office is named twice\n"},
     {"a device on no route", MAILBOX "[device d]\naddress = 10.0.0.1\nroute = fast\n",
@@ -1200,10 +1293,16 @@ static char *uncommented(const char *sample)
 static void the_sample_with_everything_taken_in_is_a_good_file(void **state)
 {
     char *sample = written(config_write_sample);
-    char *text = uncommented(sample);
-    struct config *c = parse_good(text);
+    char *taken_in = uncommented(sample);
+    char *text = NULL;
+    struct config *c;
 
     (void)state;
+    /* What it names as another mailbox is not in it. */
+    assert_true(asprintf(&text, "%s\n[mailbox spare]\naddress = spare@example.com\n", taken_in) >
+                0);
+    free(taken_in);
+    c = parse_good(text);
     assert_string_equal(c->mailboxes[0].password_file, "/etc/outtray/office.password");
     assert_int_equal(c->mailboxes[0].max_size, 35 * MB);
     assert_int_equal(c->give_up_ms, 5ull * 24 * 3600 * 1000);
@@ -1242,6 +1341,7 @@ int main(void)
         cmocka_unit_test(mistakes_about_logins_are_told),
         cmocka_unit_test(a_public_address_needs_a_list_of_who_may_connect),
         cmocka_unit_test(a_certificate_and_its_key_come_together),
+        cmocka_unit_test(senders_are_addresses_or_domains),
         cmocka_unit_test(what_is_no_domain_is_not_taken_for_one),
         cmocka_unit_test(an_empty_user_means_to_stay_who_we_are),
         cmocka_unit_test(files_come_in_many_shapes),

@@ -186,6 +186,144 @@ static void names_are_read_strictly(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+/* ---- how much is not on the disk yet -------------------------------------------------------- */
+
+/* Counts what a loss of power would take. */
+struct watch {
+    struct fileops ops;
+    uint64_t written;
+    uint64_t synced;
+    uint64_t begun; /* write-back was asked for */
+    uint64_t most_unsynced;
+    uint64_t most_under_way; /* begun and not waited for */
+    uint64_t waited;
+    uint64_t last_sync; /* octets that it had left to do */
+    int wait_error;
+};
+
+static ssize_t watch_pwritev(void *ctx, int fd, const struct iovec *iov, int count, off_t offset)
+{
+    struct watch *w = ctx;
+    ssize_t n = fileops_system.pwritev(NULL, fd, iov, count, offset);
+    w->written += n > 0 ? (uint64_t)n : 0;
+    if (w->written - w->synced > w->most_unsynced)
+        w->most_unsynced = w->written - w->synced;
+    return n;
+}
+
+static int watch_fdatasync(void *ctx, int fd)
+{
+    struct watch *w = ctx;
+    w->last_sync = w->written - (w->waited > w->synced ? w->waited : w->synced);
+    w->synced = w->written;
+    return fileops_system.fdatasync(NULL, fd);
+}
+
+static int watch_write_back(void *ctx, int fd, off_t offset, off_t len)
+{
+    struct watch *w = ctx;
+    assert_int_equal(offset, w->begun);
+    w->begun = (uint64_t)(offset + len);
+    if (w->begun - w->waited > w->most_under_way)
+        w->most_under_way = w->begun - w->waited;
+    return fileops_system.write_back(NULL, fd, offset, len);
+}
+
+static int watch_wait_back(void *ctx, int fd, off_t offset, off_t len)
+{
+    struct watch *w = ctx;
+    assert_int_equal(offset, w->waited);
+    w->waited = (uint64_t)(offset + len);
+    if (w->wait_error) {
+        errno = w->wait_error;
+        return -1;
+    }
+    return fileops_system.wait_back(NULL, fd, offset, len);
+}
+
+static void watch_init(struct watch *w)
+{
+    *w = (struct watch){.ops = fileops_system};
+    w->ops.ctx = w;
+    w->ops.pwritev = watch_pwritev;
+    w->ops.fdatasync = watch_fdatasync;
+    w->ops.write_back = watch_write_back;
+    w->ops.wait_back = watch_wait_back;
+}
+
+/* Chains of blocks, as they come when the disk was slower than the device. */
+static bool write_chains(struct place *p, struct content_file *f, unsigned chains, unsigned length,
+                         struct error *err)
+{
+    struct content_block *blocks = calloc(length, sizeof(*blocks));
+    bool ok = true;
+    assert_non_null(blocks);
+    (void)p;
+    for (unsigned i = 0; ok && i < chains; i++) {
+        for (unsigned k = 0; k < length; k++) {
+            blocks[k].len = CONTENT_BLOCK;
+            blocks[k].next = k + 1 < length ? &blocks[k + 1] : NULL;
+        }
+        ok = content_write(f, blocks, err);
+    }
+    free(blocks);
+    return ok;
+}
+
+static void little_is_left_to_do_at_any_time_and_at_the_end(void **state)
+{
+    static const unsigned lengths[] = {1, 2, 3, 7, 16};
+    struct place *p = *state;
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        struct watch w;
+        struct content_file f;
+        struct error err = ERROR_INIT;
+        watch_init(&w);
+        assert_true(content_create(&f, &w.ops, p->dir, ID + i, &err));
+        assert_true(write_chains(p, &f, 400 / lengths[i], lengths[i], &err));
+        assert_true(content_finish(&f, &err));
+        assert_int_equal(w.synced, w.written);
+        assert_in_range(w.most_unsynced, 1, CONTENT_UNSYNCED_MAX + CONTENT_FRAME + CONTENT_BLOCK);
+        uint64_t chain = lengths[i] * (uint64_t)(CONTENT_FRAME + CONTENT_BLOCK);
+        uint64_t piece = CONTENT_WRITE_BACK + chain;
+        assert_in_range(w.most_under_way, 1, piece);
+        assert_in_range(w.last_sync, 0, 2 * piece);
+    }
+}
+
+static void what_failed_while_it_was_written_back_has_failed(void **state)
+{
+    static const struct {
+        int errnum;
+        bool fails;
+    } rows[] = {{EIO, true}, {ENOSPC, true}, {ENOSYS, false}, {EINVAL, false}, {ESPIPE, false}};
+    struct place *p = *state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct watch w;
+        struct content_file f;
+        struct error err = ERROR_INIT;
+        watch_init(&w);
+        w.wait_error = rows[i].errnum;
+        assert_true(content_create(&f, &w.ops, p->dir, ID + i, &err));
+        assert_int_equal(write_chains(p, &f, 100, 2, &err), !rows[i].fails);
+        content_close(&f);
+    }
+}
+
+static void a_table_without_waiting_will_do(void **state)
+{
+    struct place *p = *state;
+    struct watch w;
+    struct content_file f;
+    struct error err = ERROR_INIT;
+    watch_init(&w);
+    w.ops.wait_back = NULL;
+    assert_true(content_create(&f, &w.ops, p->dir, ID, &err));
+    assert_true(write_chains(p, &f, 100, 2, &err));
+    assert_true(content_finish(&f, &err));
+    assert_in_range(w.most_unsynced, 1, CONTENT_UNSYNCED_MAX + CONTENT_FRAME + CONTENT_BLOCK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -196,6 +334,9 @@ int main(void)
         TEST(at_most_four_megabytes_wait_for_the_disk),
         TEST(a_failed_sync_fails_the_body_at_once),
         TEST(a_name_that_is_not_durable_is_no_body),
+        TEST(little_is_left_to_do_at_any_time_and_at_the_end),
+        TEST(what_failed_while_it_was_written_back_has_failed),
+        TEST(a_table_without_waiting_will_do),
         cmocka_unit_test(names_are_read_strictly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -167,7 +167,7 @@ static void begin_sending(struct fixture *f, const struct fragment *p, struct se
     static char header[512];
     struct error err = ERROR_INIT;
     struct envelope e;
-    struct queue_writer *w = queue_begin(f->spool.queue, NULL, NULL, &err);
+    struct queue_writer *w = queue_begin(f->spool.queue, LANE_NORMAL, NULL, NULL, &err);
     assert_non_null(w);
     describe(p, &e);
     e.arrived_ms = FIXTURE_WALL + f->spool.now_ms;
@@ -502,16 +502,17 @@ static void without_room_it_is_tried_again_later(void **state)
     struct error err = ERROR_INIT;
     join_free(f->join);
     fixture_close(&f->spool);
-    f->spool.options.max_bytes = 900;
+    f->spool.options.max_bytes = 25000;
     assert_true(fixture_open(&f->spool, &err));
     begin_joining(f);
-    uint64_t ballast = fixture_accept(&f->spool, 200, 1);
+    uint64_t ballast = fixture_accept(&f->spool, 20000, 1);
     for (size_t i = 0; i < 3; i++)
         send_part(f, &three[i]);
     assert_int_equal(fixture_count(&f->spool), 4);
     assert_int_equal(count_due(f), 1);
     assert_true(queue_delete(f->spool.queue, ballast, NULL, NULL, &err));
     fixture_run(&f->spool);
+    queue_tick(f->spool.queue, f->spool.now_ms, FIXTURE_WALL);
     advance(f, JOIN_RETRY_MS - 1000);
     assert_int_equal(fixture_count(&f->spool), 3);
     advance(f, 1000);

@@ -27,6 +27,8 @@ struct bench {
     struct fault fault;
     struct tasks *tasks;
     struct journal *journal;
+    bool has_soon; /* the executor */
+    struct executor_job *soon;
     uint64_t now_ms;
     unsigned order; /* of the records reported */
     uint8_t body[60000];
@@ -40,9 +42,19 @@ struct entry {
     bool ok;
 };
 
+static void keep_for_later(void *ctx, struct executor_job *job)
+{
+    struct spool_fixture *f =
+        (struct spool_fixture *)((char *)ctx - offsetof(struct spool_fixture, executor));
+    struct bench *b = (struct bench *)((char *)f - offsetof(struct bench, f));
+    assert_null(b->soon);
+    b->soon = job;
+}
+
 static void make_journal(struct bench *b)
 {
     struct executor executor = inline_executor(&b->f.executor);
+    executor.soon = b->has_soon ? keep_for_later : NULL;
     b->tasks = tasks_new(&executor);
     struct journal_options options = {.ops = &b->fault.ops,
                                       .dir = b->dir,
@@ -53,11 +65,12 @@ static void make_journal(struct bench *b)
     assert_non_null(b->journal);
 }
 
-static int set_up(void **state)
+static int set_up_bench(void **state, bool has_soon)
 {
     struct bench *b = calloc(1, sizeof(*b));
     if (!b)
         return -1;
+    b->has_soon = has_soon;
     fixture_init(&b->f);
     fault_init(&b->fault);
     snprintf(b->dir, sizeof(b->dir), "%s/journal", b->f.dir);
@@ -68,6 +81,16 @@ static int set_up(void **state)
     make_journal(b);
     journal_start(b->journal, 1, 1, 1, false);
     return 0;
+}
+
+static int set_up(void **state)
+{
+    return set_up_bench(state, false);
+}
+
+static int set_up_soon(void **state)
+{
+    return set_up_bench(state, true);
 }
 
 static int tear_down(void **state)
@@ -159,6 +182,46 @@ static void a_flush_never_waits_for_company(void **state)
     run(b);
     assert_true(e.ok);
     journal_drop(b->journal, e.record.segment);
+}
+
+static void turn(struct bench *b)
+{
+    struct executor_job *job = b->soon;
+    b->soon = NULL;
+    if (job)
+        job->done(job);
+}
+
+static void what_comes_in_one_turn_shares_a_flush(void **state)
+{
+    struct bench *b = *state;
+    struct entry e[4];
+    uint64_t flushes = stats(b).flushes;
+    size_t submitted = b->f.executor.submitted;
+    for (unsigned i = 0; i < 3; i++)
+        append(b, &e[i], i + 1, 10, false);
+    assert_int_equal(b->f.executor.submitted, submitted);
+    turn(b);
+    assert_int_equal(b->f.executor.submitted, submitted + 1);
+    append(b, &e[3], 4, 10, false); /* shares the next flush, which follows by itself */
+    assert_null(b->soon);
+    run(b);
+    assert_int_equal(stats(b).flushes - flushes, 2);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_true(e[i].ok);
+        journal_drop(b->journal, e[i].record.segment);
+    }
+}
+
+static void what_waits_for_the_turn_is_durable_before_the_end(void **state)
+{
+    struct bench *b = *state;
+    struct entry e;
+    append(b, &e, 1, 10, false);
+    tasks_finish(b->tasks);
+    assert_true(e.ok);
+    journal_drop(b->journal, e.record.segment);
+    turn(b); /* the executor's own, late */
 }
 
 static void a_batch_is_bounded_in_octets(void **state)
@@ -422,6 +485,49 @@ static void ids_are_reserved_durably_before_they_are_given_out(void **state)
     recover_done(&s);
 }
 
+static uint64_t spare_size(const struct bench *b)
+{
+    char path[256];
+    struct stat st;
+    snprintf(path, sizeof(path), "%s/%s", b->dir, SEGFILE_SPARE);
+    return stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
+}
+
+static void the_next_segment_fills_while_the_current_one_does(void **state)
+{
+    struct bench *b = *state;
+    static struct entry e[60];
+    unsigned pieces = 0;
+    uint64_t before = 0;
+    for (unsigned i = 0; i < 60 && e[0].record.segment == e[i ? i - 1 : 0].record.segment; i++) {
+        append(b, &e[i], i + 1, 20000, false);
+        inline_executor_step(&b->f.executor);
+        uint64_t after = spare_size(b);
+        if (after > before) {
+            assert_true(after - before <= JOURNAL_FILL);
+            pieces++;
+        }
+        before = after;
+        run(b);
+        journal_drop(b->journal, e[i].record.segment);
+    }
+    assert_int_equal(pieces, SEGMENT / JOURNAL_FILL);
+}
+
+static void what_a_partly_filled_segment_takes_is_counted(void **state)
+{
+    struct bench *b = *state;
+    static struct entry e[30];
+    uint64_t begin = stats(b).bytes;
+    for (unsigned i = 0; i < 30 && spare_size(b) == 0; i++) {
+        append(b, &e[i], i + 1, 20000, false);
+        run(b);
+        journal_drop(b->journal, e[i].record.segment);
+    }
+    assert_true(spare_size(b) > 0 && spare_size(b) < SEGMENT);
+    assert_int_equal(stats(b).bytes, begin + spare_size(b));
+}
+
 /* ---- removal --------------------------------------------------------------------------------- */
 
 static void segments_go_oldest_first_and_only_when_nobody_holds_them(void **state)
@@ -447,14 +553,19 @@ static void segments_go_oldest_first_and_only_when_nobody_holds_them(void **stat
     assert_int_equal(stats(b).segments, 1);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name)      cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST_SOON(name) cmocka_unit_test_setup_teardown(name, set_up_soon, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(records_are_reported_in_order_after_their_flush),
         TEST(a_flush_never_waits_for_company),
+        TEST_SOON(what_comes_in_one_turn_shares_a_flush),
+        TEST_SOON(what_waits_for_the_turn_is_durable_before_the_end),
         TEST(a_batch_is_bounded_in_octets),
+        TEST(the_next_segment_fills_while_the_current_one_does),
+        TEST(what_a_partly_filled_segment_takes_is_counted),
         TEST(every_record_says_what_was_durable_before_it),
         TEST(an_idle_journal_vouches_for_its_last_records_once),
         TEST(a_full_segment_is_sealed_and_its_index_agrees_with_a_search),

@@ -199,7 +199,7 @@ static int set_up(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
     struct error err = ERROR_INIT;
-    struct executor executor = {f, keep_job};
+    struct executor executor = {.ctx = f, .submit = keep_job};
 
     if (f == NULL)
         return 1;

@@ -73,9 +73,9 @@ static void a_new_mailbox_is_ready_and_proves_its_sign_in_with_one_connection(vo
     struct mailbox *m = *state;
     assert_int_equal(m->state, MAILBOX_READY);
     assert_true(mailbox_is_usable(m, T0));
-    assert_int_equal(mailbox_connections_allowed(m), 1);
+    assert_int_equal(mailbox_connections_allowed(m, T0), 1);
     mailbox_signed_in(m, "LOGIN");
-    assert_int_equal(mailbox_connections_allowed(m), 3);
+    assert_int_equal(mailbox_connections_allowed(m, T0), 3);
     assert_string_equal(m->mechanism, "LOGIN");
 }
 
@@ -89,7 +89,7 @@ static void trouble_waits_and_is_then_probed_by_one_connection(void **state)
     assert_in_range(m->next_try_ms, T0 + 10 * SECOND, T0 + 25 * SECOND);
     assert_int_equal(mailbox_next_ms(m, T0), m->next_try_ms);
     assert_true(mailbox_is_usable(m, m->next_try_ms));
-    assert_int_equal(mailbox_connections_allowed(m), 1);
+    assert_int_equal(mailbox_connections_allowed(m, T0), 1);
     assert_non_null(strstr(m->last_reply, "421"));
 }
 
@@ -127,7 +127,7 @@ static void a_message_taken_ends_the_trouble_and_its_words(void **state)
     mailbox_delivered(m, T0 + 2 * MINUTE, 1700000000000);
     assert_int_equal(m->state, MAILBOX_READY);
     assert_true(mailbox_is_usable(m, T0));
-    assert_int_equal(mailbox_connections_allowed(m), 3);
+    assert_int_equal(mailbox_connections_allowed(m, T0), 3);
     assert_string_equal(m->problem, "");
     assert_string_equal(m->remedy, "");
     assert_string_equal(m->last_reply, "");
@@ -162,9 +162,9 @@ static void a_refused_sign_in_pauses_and_is_tried_by_one_connection_alone(void *
     assert_in_range(m->next_try_ms, T0 + 15 * MINUTE, T0 + 30 * MINUTE);
     /* An older connection may still deliver; the sign-in is not proven by that. */
     mailbox_delivered(m, T0 + 1, 1700000000000);
-    assert_int_equal(mailbox_connections_allowed(m), 1);
+    assert_int_equal(mailbox_connections_allowed(m, T0), 1);
     mailbox_signed_in(m, "LOGIN");
-    assert_int_equal(mailbox_connections_allowed(m), 3);
+    assert_int_equal(mailbox_connections_allowed(m, T0), 3);
 }
 
 static void resuming_makes_a_paused_mailbox_probe_at_once(void **state)
@@ -173,7 +173,7 @@ static void resuming_makes_a_paused_mailbox_probe_at_once(void **state)
     judge(m, STAGE_AUTH, "535 5.7.3 Authentication unsuccessful", T0);
     mailbox_resume(m);
     assert_true(mailbox_is_usable(m, T0));
-    assert_int_equal(mailbox_connections_allowed(m), 1);
+    assert_int_equal(mailbox_connections_allowed(m, T0), 1);
     assert_int_equal(m->state, MAILBOX_PAUSED);
     judge(m, STAGE_AUTH, "535 5.7.3 Authentication unsuccessful", T0 + 1);
     assert_false(mailbox_is_usable(m, T0 + MINUTE));
@@ -232,7 +232,7 @@ static void a_refusal_for_too_many_connections_means_fewer_and_no_wait(void **st
         budget_connection_opened(m->budget, T0);
     judge(m, STAGE_FINAL_DOT, "432 4.3.2 Concurrent connections limit exceeded", T0);
     assert_int_equal(m->state, MAILBOX_READY);
-    assert_int_equal(mailbox_connections_allowed(m), 2);
+    assert_int_equal(mailbox_connections_allowed(m, T0), 2);
 }
 
 static void when_one_connection_is_too_many_time_must_help(void **state)
@@ -241,11 +241,69 @@ static void when_one_connection_is_too_many_time_must_help(void **state)
     mailbox_signed_in(m, "LOGIN");
     budget_connection_opened(m->budget, T0);
     judge(m, STAGE_FINAL_DOT, "432 4.3.2 Concurrent connections limit exceeded", T0);
-    assert_int_equal(mailbox_connections_allowed(m), 1);
-    assert_int_equal(m->state, MAILBOX_READY);
-    judge(m, STAGE_FINAL_DOT, "432 4.3.2 Concurrent connections limit exceeded", T0);
+    assert_int_equal(mailbox_connections_allowed(m, T0), 1);
     assert_int_equal(m->state, MAILBOX_WAITING);
     assert_false(mailbox_is_usable(m, T0));
+}
+
+static void a_421_to_one_of_several_connections_means_fewer_as_well(void **state)
+{
+    struct mailbox *m = *state;
+    mailbox_signed_in(m, "LOGIN");
+    for (int i = 0; i < 3; i++)
+        budget_connection_opened(m->budget, T0);
+    judge(m, STAGE_MAIL, "421 4.3.2 Service not available", T0);
+    assert_int_equal(m->state, MAILBOX_WAITING);
+    assert_int_equal(budget_connections_allowed(m->budget, T0), 2);
+    mailbox_delivered(m, T0 + MINUTE, 1);
+    assert_int_equal(mailbox_connections_allowed(m, T0 + MINUTE), 2);
+}
+
+static void a_421_for_idleness_means_nothing_of_the_kind(void **state)
+{
+    struct mailbox *m = *state;
+    mailbox_signed_in(m, "LOGIN");
+    for (int i = 0; i < 3; i++)
+        budget_connection_opened(m->budget, T0);
+    judge(m, STAGE_MAIL, "421 4.4.1 Connection timed out", T0);
+    assert_int_equal(budget_connections_allowed(m->budget, T0), 3);
+}
+
+/* ---- another password ------------------------------------------------------------------------ */
+
+static void another_password_ends_the_pause(void **state)
+{
+    char file[] = "/tmp/outtray-test-XXXXXX";
+    int fd = mkstemp(file);
+    struct config_mailbox config = office;
+    struct mailbox m;
+    (void)state;
+    assert_true(fd >= 0);
+    assert_int_equal(close(fd), 0);
+    write_password(file, "first\n");
+    config.auth = CONFIG_AUTH_PASSWORD;
+    config.password_file = file;
+    assert_true(mailbox_init(&m, &config, NULL));
+    assert_true(mailbox_prepare(&m, T0, 0));
+    judge(&m, STAGE_AUTH,
+          "535 5.7.139 Authentication unsuccessful, basic authentication is disabled.", T0);
+    mailbox_tick(&m, T0 + SECOND);
+    assert_false(mailbox_is_usable(&m, T0 + SECOND));
+    write_password(file, "second\n");
+    mailbox_tick(&m, T0 + 2 * SECOND); /* it has just looked */
+    assert_false(mailbox_is_usable(&m, T0 + 2 * SECOND));
+    mailbox_tick(&m, T0 + SECOND + MAILBOX_LOOK_MS);
+    assert_true(mailbox_is_usable(&m, T0 + SECOND + MAILBOX_LOOK_MS));
+    assert_int_equal(mailbox_connections_allowed(&m, T0 + SECOND + MAILBOX_LOOK_MS), 1);
+    assert_true(mailbox_prepare(&m, T0 + MINUTE, 0));
+    assert_string_equal(secret_text(m.password), "second");
+    judge(&m, STAGE_AUTH,
+          "535 5.7.139 Authentication unsuccessful, basic authentication is disabled.",
+          T0 + MINUTE);
+    mailbox_tick(&m, T0 + 2 * MINUTE); /* one attempt for each password */
+    assert_false(mailbox_is_usable(&m, T0 + 2 * MINUTE));
+    mailbox_done(&m);
+    (void)unlink(file);
 }
 
 /* ---- size ------------------------------------------------------------------------------------ */
@@ -253,18 +311,31 @@ static void when_one_connection_is_too_many_time_must_help(void **state)
 static void a_refusal_for_size_lowers_what_is_taken_and_never_raises_it(void **state)
 {
     struct mailbox *m = *state;
-    mailbox_learn_size(m, 20 * MB);
+    mailbox_learn_size(m, 20 * MB, T0);
     assert_int_equal(m->max_size, 20 * MB - 1);
-    mailbox_learn_size(m, 30 * MB);
+    mailbox_learn_size(m, 30 * MB, T0);
     assert_int_equal(m->max_size, 20 * MB - 1);
-    mailbox_learn_size(m, 10 * MB);
+    mailbox_learn_size(m, 10 * MB, T0);
     assert_int_equal(m->max_size, 10 * MB - 1);
+}
+
+static void a_size_that_was_taught_is_forgotten_after_a_week(void **state)
+{
+    struct mailbox *m = *state;
+    mailbox_learn_size(m, 20 * MB, T0);
+    mailbox_tick(m, T0 + MAILBOX_SIZE_MS - 1);
+    assert_int_equal(m->max_size, 20 * MB - 1);
+    mailbox_tick(m, T0 + MAILBOX_SIZE_MS);
+    assert_int_equal(m->max_size, 35 * MB);
+    mailbox_learn_size(m, 20 * MB, T0);
+    mailbox_start_over(m);
+    assert_int_equal(m->max_size, 35 * MB);
 }
 
 static void a_small_message_refused_for_size_teaches_nothing(void **state)
 {
     struct mailbox *m = *state;
-    mailbox_learn_size(m, MAILBOX_SIZE_LEARN_MIN);
+    mailbox_learn_size(m, MAILBOX_SIZE_LEARN_MIN, T0);
     assert_int_equal(m->max_size, 35 * MB);
 }
 
@@ -284,6 +355,13 @@ static void status_says_why_and_until_when(void **state)
     assert_int_equal(s.connections_max, 3);
     assert_int_equal(s.failed, 1);
     assert_true(s.problem[0] != '\0' && s.remedy[0] != '\0');
+    assert_int_equal(s.connections_allowed, 1);
+    assert_non_null(strstr(s.connections_why, "signs in"));
+    assert_int_equal(s.dry_in_ms, 0);
+    budget_message_started(m->budget, 50, T0);
+    budget_message_ended(m->budget, 50, 50, T0);
+    mailbox_status(m, T0, &s);
+    assert_int_equal(s.dry_in_ms, 60 * MINUTE); /* 50 of 100 in the last hour */
     assert_string_equal(s.last_reply, "535 5.7.3 Authentication unsuccessful");
 }
 
@@ -304,6 +382,10 @@ int main(void)
         FRESH(a_refusal_for_too_many_connections_means_fewer_and_no_wait),
         FRESH(when_one_connection_is_too_many_time_must_help),
         FRESH(a_refusal_for_size_lowers_what_is_taken_and_never_raises_it),
+        FRESH(a_421_to_one_of_several_connections_means_fewer_as_well),
+        FRESH(a_421_for_idleness_means_nothing_of_the_kind),
+        cmocka_unit_test(another_password_ends_the_pause),
+        FRESH(a_size_that_was_taught_is_forgotten_after_a_week),
         FRESH(a_small_message_refused_for_size_teaches_nothing),
         FRESH(status_says_why_and_until_when),
     };

@@ -108,6 +108,94 @@ static void rcpt_4xx_defers_only_that_recipient(void **state)
     outcome_done(&o);
 }
 
+/* A message to a@ to e@. */
+static void make_five(struct outcome *o, const char *first_reply)
+{
+    static const char *const paths[] = {"a@x.org", "b@x.org", "c@x.org", "d@x.org", "e@x.org"};
+    struct envelope e;
+    envelope_init(&e);
+    for (size_t i = 0; i < 5; i++)
+        assert_true(envelope_add_recipient(&e, paths[i]));
+    assert_true(envelope_set(&e.recipients[0].reply, first_reply));
+    assert_true(outcome_init(o, &e));
+    envelope_done(&e);
+}
+
+static void recipients_beyond_the_providers_limit_are_next(void **state)
+{
+    struct outcome o;
+    struct outcome_end end;
+    struct reply ok = reply("250 2.1.5 Recipient OK");
+    struct reply r = reply("250 2.0.0 OK");
+    struct outcome_context c = context(STAGE_FINAL_DOT, &r);
+    (void)state;
+    make_five(&o, "");
+    assert_int_equal(outcome_limit(&o, 2), 2);
+    assert_int_equal(envelope_count(&o.envelope, RECIPIENT_PENDING), 2);
+    outcome_recipient(&o, 0, &ok);
+    outcome_recipient(&o, 1, &ok);
+    outcome_finish(&o, &c, &end);
+    assert_int_equal(state_of(&o, 1), RECIPIENT_DELIVERED);
+    assert_int_equal(envelope_count(&o.envelope, RECIPIENT_PENDING), 3);
+    assert_int_equal(end.attempt.state, QUEUE_QUEUED);
+    assert_int_equal(end.attempt.wait_ms, 0);
+    assert_true(end.worth_recording);
+    assert_int_equal(end.taken, 2);
+    outcome_done(&o);
+}
+
+static void those_never_asked_go_before_those_deferred(void **state)
+{
+    struct outcome o;
+    (void)state;
+    make_five(&o, "450 4.2.1 busy");
+    assert_int_equal(outcome_limit(&o, 4), 4);
+    assert_int_equal(state_of(&o, 0), RECIPIENT_FAILED); /* looks so for this attempt */
+    assert_int_equal(state_of(&o, 4), RECIPIENT_PENDING);
+    outcome_done(&o);
+    make_five(&o, "450 4.2.1 busy");
+    assert_int_equal(outcome_limit(&o, 0), 5);
+    assert_int_equal(outcome_limit(&o, 5), 5);
+    assert_false(o.has_left_out);
+    outcome_done(&o);
+}
+
+static void a_deferred_recipient_makes_those_beyond_the_limit_wait_with_it(void **state)
+{
+    struct outcome o;
+    struct outcome_end end;
+    struct reply ok = reply("250 2.1.5 Recipient OK");
+    struct reply later = reply("450 4.2.1 busy");
+    struct reply r = reply("250 2.0.0 OK");
+    struct outcome_context c = context(STAGE_FINAL_DOT, &r);
+    (void)state;
+    make_five(&o, "");
+    assert_int_equal(outcome_limit(&o, 2), 2);
+    outcome_recipient(&o, 0, &ok);
+    outcome_recipient(&o, 1, &later);
+    outcome_finish(&o, &c, &end);
+    assert_int_equal(end.attempt.state, QUEUE_QUEUED);
+    assert_true(end.attempt.wait_ms > 0);
+    assert_int_equal(envelope_count(&o.envelope, RECIPIENT_PENDING), 4);
+    outcome_done(&o);
+}
+
+static void trouble_of_the_mailbox_leaves_those_beyond_the_limit_as_they_were(void **state)
+{
+    struct outcome o;
+    struct outcome_end end;
+    struct reply r = reply("421 4.3.2 Service not available");
+    struct outcome_context c = context(STAGE_MAIL, &r);
+    (void)state;
+    make_five(&o, "");
+    assert_int_equal(outcome_limit(&o, 2), 2);
+    outcome_finish(&o, &c, &end);
+    assert_int_equal(envelope_count(&o.envelope, RECIPIENT_PENDING), 5);
+    assert_true(end.has_mailbox_verdict);
+    assert_string_equal(o.envelope.recipients[4].reply, "");
+    outcome_done(&o);
+}
+
 /* Servers differ in how they refuse DATA then; none of it is about the message. */
 static void recipients_that_are_all_deferred_wait_whatever_data_got(void **state)
 {
@@ -152,14 +240,43 @@ static void a_loss_after_the_end_of_data_is_uncertain(void **state)
     outcome_done(&o);
 }
 
+static void a_session_ended_while_idle_costs_nobody_anything(void **state)
+{
+    static const char *const texts[] = {
+        "421 4.4.1 Connection timed out. Total session duration: 00:05:00",
+        "451 4.7.0 Timeout waiting for client input"};
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct outcome o;
+        struct outcome_end end;
+        struct reply r;
+        assert_true(reply_from_text(&r, texts[i]));
+        struct outcome_context c = context(STAGE_MAIL, &r);
+        c.first_use = false;
+        make(&o);
+        outcome_finish(&o, &c, &end);
+        assert_false(end.has_mailbox_verdict);
+        assert_false(end.worth_recording);
+        assert_int_equal(end.attempt.state, QUEUE_QUEUED);
+        assert_int_equal(end.attempt.wait_ms, 0);
+        c.first_use = true;
+        outcome_done(&o);
+        make(&o);
+        outcome_finish(&o, &c, &end);
+        assert_true(end.has_mailbox_verdict);
+        outcome_done(&o);
+    }
+}
+
 static void each_further_loss_after_the_end_of_data_waits_longer_and_the_last_is_held(void **state)
 {
     static const struct {
-        uint32_t attempts;
+        uint32_t losses;
         uint64_t tried_ms;
         uint64_t wait_ms;
         enum queue_state state;
-    } rows[] = {{1, 900000, 4 * 900000, QUEUE_UNCERTAIN},
+    } rows[] = {{0, 0, 900000, QUEUE_UNCERTAIN},
+                {1, 900000, 4 * 900000, QUEUE_UNCERTAIN},
                 {2, 5 * 900000, 16 * 900000, QUEUE_UNCERTAIN},
                 {3, 21 * 900000, 64 * 900000, QUEUE_UNCERTAIN},
                 {9, 4 * DAY_MS, 64 * 900000, QUEUE_UNCERTAIN},
@@ -171,14 +288,15 @@ static void each_further_loss_after_the_end_of_data_waits_longer_and_the_last_is
         struct reply r;
         reply_local(&r, LOCAL_LOST, "the connection was closed");
         struct outcome_context c = context(STAGE_FINAL_DOT, &r);
-        c.was_uncertain = true;
-        c.attempts = rows[i].attempts;
+        c.losses = rows[i].losses;
+        c.attempts = 7; /* of which others do not count here */
         c.tried_ms = rows[i].tried_ms;
         make(&o);
         accept_both(&o);
         outcome_finish(&o, &c, &end);
         assert_int_equal(end.attempt.state, rows[i].state);
         assert_int_equal(end.attempt.wait_ms, rows[i].wait_ms);
+        assert_true(end.attempt.lost);
         assert_int_equal(state_of(&o, 0), RECIPIENT_PENDING);
         outcome_done(&o);
     }
@@ -345,8 +463,13 @@ int main(void)
         cmocka_unit_test(a_positive_final_reply_delivers_and_removes),
         cmocka_unit_test(a_refused_recipient_fails_alone_and_is_kept_as_a_dead_letter),
         cmocka_unit_test(rcpt_4xx_defers_only_that_recipient),
+        cmocka_unit_test(recipients_beyond_the_providers_limit_are_next),
+        cmocka_unit_test(those_never_asked_go_before_those_deferred),
+        cmocka_unit_test(a_deferred_recipient_makes_those_beyond_the_limit_wait_with_it),
+        cmocka_unit_test(trouble_of_the_mailbox_leaves_those_beyond_the_limit_as_they_were),
         cmocka_unit_test(recipients_that_are_all_deferred_wait_whatever_data_got),
         cmocka_unit_test(a_loss_after_the_end_of_data_is_uncertain),
+        cmocka_unit_test(a_session_ended_while_idle_costs_nobody_anything),
         cmocka_unit_test(each_further_loss_after_the_end_of_data_waits_longer_and_the_last_is_held),
         cmocka_unit_test(the_mailbox_hears_of_a_loss_after_the_end_of_data),
         cmocka_unit_test(a_failing_spool_defers_the_message_and_holds_nothing),

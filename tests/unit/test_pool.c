@@ -12,6 +12,9 @@
 #define SECOND 1000ull
 #define MINUTE (60 * SECOND)
 
+#define IDLE_MS    (40 * SECOND)
+#define SESSION_MS (5 * MINUTE)
+
 /* ---- what stands in for the clients ---------------------------------------------------------- */
 
 struct client {
@@ -55,9 +58,21 @@ void client_quit(struct client *c)
     c->quit = true;
 }
 
+bool client_has_connected(const struct client *c)
+{
+    (void)c;
+    return true;
+}
+
 uint64_t client_id(const struct client *c)
 {
     return c->id;
+}
+
+bool client_lacks_bdat(const struct client *c)
+{
+    (void)c;
+    return false;
 }
 
 const char *client_mechanism(const struct client *c)
@@ -131,7 +146,9 @@ static int set_up(void **state)
                                         .password_file = "",
                                         .ca_file = "",
                                         .helo = "",
-                                        .connections = 3};
+                                        .connections = 3,
+                                        .idle_ms = IDLE_MS,
+                                        .session_ms = SESSION_MS};
     assert_true(mailbox_init(&f->mailbox, &f->config, NULL));
     clock_init(&f->clock);
     const struct pool_settings settings = {.mailbox = &f->mailbox,
@@ -225,13 +242,14 @@ static void a_closing_connection_keeps_its_slot_until_the_peer_has_closed(void *
     struct fixture *f = *state;
     struct client *first = open_one(f);
     pool_open(f->pool, 5);
-    clock_advance(&f->clock, POOL_IDLE_MS + 1);
+    clock_advance(&f->clock, IDLE_MS + 1);
     pool_tick(f->pool);
     assert_true(first->quit);
     assert_int_equal(pool_count(f->pool, POOL_CLOSING), 1);
     pool_open(f->pool, 5);
     assert_int_equal(made, 3);
     closed(first, true);
+    clock_advance(&f->clock, BUDGET_CLOSED_MS);
     pool_open(f->pool, 5);
     assert_int_equal(made, 4);
 }
@@ -257,9 +275,10 @@ static void an_end_before_the_sign_in_is_the_mailbox_s_trouble(void **state)
     fail_lost(clients, STAGE_BANNER);
     assert_int_equal(f->mailbox.state, MAILBOX_WAITING);
     closed(clients, true);
-    assert_int_equal(slots(f), 0);
     pool_open(f->pool, 1);
     assert_int_equal(made, 1);
+    clock_advance(&f->clock, BUDGET_CLOSED_MS);
+    assert_int_equal(slots(f), 0);
 }
 
 static void an_end_right_after_the_sign_in_is_trouble_too(void **state)
@@ -348,6 +367,7 @@ static void a_connection_is_used_again_unless_its_last_reply_spoils_it(void **st
             fail_msg("%s: quit is %d", endings[i].name, c->quit);
         fail_lost(c, STAGE_QUIT);
         closed(c, true);
+        clock_advance(&f->clock, BUDGET_CLOSED_MS);
         assert_int_equal(slots(f), 0);
     }
     assert_int_equal(b.results, 4);
@@ -359,7 +379,7 @@ static void an_old_connection_is_closed_after_its_message(void **state)
     struct borrowed b = {0};
     struct client *c = open_one(f);
     assert_non_null(pool_lend(f->pool, &b));
-    clock_advance(&f->clock, POOL_AGE_MS + 1);
+    clock_advance(&f->clock, SESSION_MS + 1);
     pool_tick(f->pool);
     assert_false(c->quit);
     result(c, STAGE_FINAL_DOT, "250 2.0.0 OK");
@@ -379,6 +399,46 @@ static void more_than_are_allowed_now_are_closed(void **state)
     pool_tick(f->pool);
     assert_int_equal(pool_count(f->pool, POOL_IDLE), 2);
     assert_int_equal(pool_count(f->pool, POOL_CLOSING), 1);
+}
+
+/* ---- addresses that race ------------------------------------------------------------------- */
+
+static void every_socket_of_a_race_takes_a_slot(void **state)
+{
+    struct fixture *f = *state;
+    pool_open(f->pool, 1);
+    struct client *c = clients;
+    assert_int_equal(slots(f), 1);
+    assert_true(c->events.take_slot(c->ctx, c));
+    assert_true(c->events.take_slot(c->ctx, c));
+    assert_false(c->events.take_slot(c->ctx, c)); /* never a fourth */
+    assert_int_equal(slots(f), 3);
+    c->events.give_slot(c->ctx, c);
+    clock_advance(&f->clock, BUDGET_CLOSED_MS);
+    assert_int_equal(slots(f), 2);
+    fail_lost(c, STAGE_CONNECT);
+    closed(c, true); /* the others' slots end with it */
+    clock_advance(&f->clock, BUDGET_CLOSED_MS);
+    assert_int_equal(slots(f), 0);
+}
+
+static void a_race_leaves_the_slots_of_others_alone(void **state)
+{
+    struct fixture *f = *state;
+    (void)open_one(f);
+    pool_open(f->pool, 2);
+    assert_int_equal(made, 3);
+    assert_false(clients->events.take_slot(clients->ctx, clients));
+}
+
+static void a_stop_gives_back_every_slot_of_a_race(void **state)
+{
+    struct fixture *f = *state;
+    pool_open(f->pool, 1);
+    assert_true(clients->events.take_slot(clients->ctx, clients));
+    pool_stop(f->pool);
+    clock_advance(&f->clock, BUDGET_CLOSED_MS);
+    assert_int_equal(slots(f), 0);
 }
 
 /* ---- stopping -------------------------------------------------------------------------------- */
@@ -424,6 +484,9 @@ int main(void)
         FRESH(a_connection_is_used_again_unless_its_last_reply_spoils_it),
         FRESH(an_old_connection_is_closed_after_its_message),
         FRESH(more_than_are_allowed_now_are_closed),
+        FRESH(every_socket_of_a_race_takes_a_slot),
+        FRESH(a_race_leaves_the_slots_of_others_alone),
+        FRESH(a_stop_gives_back_every_slot_of_a_race),
         FRESH(a_stop_ends_what_is_idle_or_connecting_and_waits_for_messages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -158,30 +158,13 @@ static void ids_go_on_without_a_gap_after_a_clean_end(void **state)
     assert_int_equal(fixture_accept(f, 10, 1), id + 1);
 }
 
-static void mail_beyond_the_disk_budget_is_refused(void **state)
-{
-    struct spool_fixture *f = *state;
-    struct error err = ERROR_INIT;
-    fixture_close(f);
-    f->options.max_bytes = 100000;
-    assert_true(fixture_open(f, &err));
-    uint64_t id = fixture_accept(f, 60000, 1);
-    assert_true(queue_has_room(f->queue, 40000, &err));
-    assert_false(queue_has_room(f->queue, 40001, &err));
-    assert_int_equal(err.kind, ERROR_NO_ROOM);
-    assert_string_equal(err.text, "the waiting mail has reached spool_max (97.7 KB): let mail "
-                                  "leave, or raise spool_max in [relay]");
-    assert_true(queue_delete(f->queue, id, NULL, NULL, &err));
-    assert_true(queue_has_room(f->queue, 100000, &err));
-}
-
 /* ---- a device's share ------------------------------------------------------------------------ */
 
 static struct queue_writer *write_as(struct spool_fixture *f, const char *device, uint64_t share,
                                      size_t size, struct error *err)
 {
     static uint8_t data[CHUNK];
-    struct queue_writer *w = queue_begin(f->queue, ignore_drain, NULL, err);
+    struct queue_writer *w = queue_begin(f->queue, LANE_NORMAL, ignore_drain, NULL, err);
     assert_non_null(w);
     bool ok = queue_writer_share(w, device, share, 0, err);
     for (size_t at = 0; ok && at < size; at += CHUNK) {
@@ -240,7 +223,7 @@ static void open_writers_count_for_their_device_until_they_end(void **state)
         writers[i] = write_as(f, "copier", 400000, 100000, &err);
         assert_non_null(writers[i]);
     }
-    struct queue_writer *w = queue_begin(f->queue, ignore_drain, NULL, &err);
+    struct queue_writer *w = queue_begin(f->queue, LANE_NORMAL, ignore_drain, NULL, &err);
     assert_false(queue_writer_share(w, "copier", 400000, 0, &err));
     assert_int_equal(err.kind, ERROR_SHARE);
     queue_abort(w);
@@ -259,10 +242,10 @@ static void a_size_that_is_announced_counts_for_the_share(void **state)
 {
     struct spool_fixture *f = *state;
     struct error err = ERROR_INIT;
-    struct queue_writer *w = queue_begin(f->queue, ignore_drain, NULL, &err);
+    struct queue_writer *w = queue_begin(f->queue, LANE_NORMAL, ignore_drain, NULL, &err);
     assert_false(queue_writer_share(w, "copier", 1000, 1001, &err));
     queue_abort(w);
-    w = queue_begin(f->queue, ignore_drain, NULL, &err);
+    w = queue_begin(f->queue, LANE_NORMAL, ignore_drain, NULL, &err);
     assert_true(queue_writer_share(w, "copier", 1000, 1000, &err));
     queue_abort(w);
 }
@@ -490,6 +473,66 @@ static void mail_in_doubt_becomes_uncertain_and_waits(void **state)
     assert_int_equal(info.due_ms, f->now_ms + 600000);
 }
 
+static void each_further_loss_waits_longer_urgent_mail_less(void **state)
+{
+    struct spool_fixture *f = *state;
+    static const uint64_t minutes[2][3] = {{15, 60, 240}, {1, 4, 16}};
+    f->options.uncertain_wait_urgent_ms = 60000;
+    for (int urgent = 0; urgent < 2; urgent++) {
+        struct queue_info info;
+        struct fixture_result committed = {0};
+        struct envelope e;
+        fixture_envelope(&e, 1);
+        e.lane = urgent ? LANE_URGENT : LANE_NORMAL;
+        queue_commit(fixture_write(f, 100, 1), &e, f->now_ms, FIXTURE_WALL, fixture_committed,
+                     &committed);
+        envelope_done(&e);
+        fixture_run(f);
+        assert_true(committed.ok);
+        uint64_t id = committed.id;
+        for (unsigned i = 0; i < 3; i++) {
+            assert_true(fixture_pick(f, &info));
+            assert_int_equal(info.losses, i);
+            queue_doubt(f->queue, id, FIXTURE_WALL, fixture_done_fn, NULL);
+            fixture_run(f);
+            crash(f);
+            crash(f);
+            assert_true(queue_find(f->queue, id, &info));
+            assert_int_equal(info.state, QUEUE_UNCERTAIN);
+            assert_int_equal(info.losses, i + 1);
+            assert_int_equal(info.due_ms, f->now_ms + minutes[urgent][i] * 60000);
+            f->now_ms = info.due_ms;
+        }
+        assert_true(fixture_pick(f, &info));
+        fixture_settle(f, id, QUEUE_GONE, RECIPIENT_DELIVERED, 0, NULL);
+        fixture_run(f);
+    }
+}
+
+static void no_step_of_the_wall_clock_moves_what_waits(void **state)
+{
+    struct spool_fixture *f = *state;
+    static const int64_t steps[] = {86400000, -2 * 86400000ll};
+    struct queue_info info;
+    uint64_t id = fixture_accept(f, 100, 1);
+    for (size_t i = 0; i < 2; i++) {
+        uint64_t due = f->now_ms + 60000;
+        assert_true(fixture_pick(f, &info));
+        fixture_settle(f, id, QUEUE_QUEUED, RECIPIENT_PENDING, 60000, NULL);
+        fixture_run(f);
+        queue_tick(f->queue, f->now_ms + 1000, (uint64_t)((int64_t)FIXTURE_WALL + steps[i]));
+        fixture_run(f);
+        assert_true(queue_find(f->queue, id, &info));
+        assert_int_equal(info.due_ms, due);
+        assert_int_equal(info.state, QUEUE_QUEUED);
+        f->now_ms = due - 1;
+        assert_false(fixture_pick(f, &info));
+        f->now_ms = due;
+    }
+    assert_true(fixture_pick(f, &info));
+    queue_release(f->queue, id, f->now_ms);
+}
+
 static void a_settled_doubt_is_no_doubt(void **state)
 {
     struct spool_fixture *f = *state;
@@ -581,7 +624,7 @@ static void reading_only_changes_nothing(void **state)
     assert_int_equal(f->found.messages, 1);
     assert_true(queue_find(f->queue, id, &info));
     assert_true(fixture_intact(f, id, LARGE, 1));
-    assert_null(queue_begin(f->queue, NULL, NULL, &err));
+    assert_null(queue_begin(f->queue, LANE_NORMAL, NULL, NULL, &err));
     assert_false(queue_delete(f->queue, id, NULL, NULL, &err));
     fixture_tick(f, 3);
     queue_close(f->queue);
@@ -849,7 +892,6 @@ int main(void)
         TEST(an_aborted_message_leaves_nothing),
         TEST(an_id_is_never_given_twice_even_after_a_crash),
         TEST(ids_go_on_without_a_gap_after_a_clean_end),
-        TEST(mail_beyond_the_disk_budget_is_refused),
         TEST(a_device_beyond_its_share_is_refused_and_others_are_not),
         TEST(open_writers_count_for_their_device_until_they_end),
         TEST(a_size_that_is_announced_counts_for_the_share),
@@ -862,6 +904,8 @@ int main(void)
         TEST(the_body_of_settled_mail_is_removed),
         TEST(a_deferral_survives_with_what_is_left_of_its_wait),
         TEST(mail_in_doubt_becomes_uncertain_and_waits),
+        TEST(each_further_loss_waits_longer_urgent_mail_less),
+        TEST(no_step_of_the_wall_clock_moves_what_waits),
         TEST(a_settled_doubt_is_no_doubt),
         TEST(a_body_without_a_record_is_removed),
         TEST(a_deletion_counts_when_its_segment_has_nothing_else_left),

@@ -58,6 +58,26 @@ static void what_is_due_first_goes_first_and_ids_break_ties(void **state)
     schedule_free(f.s);
 }
 
+static void lanes_below_a_given_one_can_be_left_alone(void **state)
+{
+    struct schedule_entry e[3] = {0};
+    struct fixture f;
+
+    (void)state;
+    setup(&f);
+    insert(&f, &e[0], LANE_BULK, "a", 100, 1);
+    insert(&f, &e[1], LANE_NORMAL, "a", 200, 2);
+    insert(&f, &e[2], LANE_URGENT, "a", 300, 3);
+    assert_int_equal(schedule_next_due_from(f.s, f.route, LANE_URGENT, 0), 300);
+    assert_int_equal(schedule_next_due_from(f.s, f.route, LANE_NORMAL, 0), 200);
+    assert_null(schedule_pick_from(f.s, f.route, LANE_URGENT, 250));
+    assert_ptr_equal(schedule_pick_from(f.s, f.route, LANE_NORMAL, 250), &e[1]);
+    assert_null(schedule_pick_from(f.s, f.route, LANE_NORMAL, 250));
+    assert_ptr_equal(schedule_pick_from(f.s, f.route, LANE_URGENT, 300), &e[2]);
+    expect(&f, 300, &e[0]);
+    schedule_free(f.s);
+}
+
 static void nothing_is_picked_before_it_is_due(void **state)
 {
     struct schedule_entry e = {0};
@@ -482,6 +502,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_due_first_goes_first_and_ids_break_ties),
         cmocka_unit_test(nothing_is_picked_before_it_is_due),
+        cmocka_unit_test(lanes_below_a_given_one_can_be_left_alone),
         cmocka_unit_test(devices_take_turns),
         cmocka_unit_test(a_device_whose_mail_is_gone_keeps_its_place_in_the_turns),
         cmocka_unit_test(an_earlier_arrival_of_a_waiting_device_counts_at_once),

@@ -304,7 +304,7 @@ static void a_shut_session_says_why_and_does_no_more(void **state)
         begin(&d);
         d.by_hand = true;
         driver_text(&d, before[i]);
-        server_fsm_shut(d.fsm, "No input for 5 minutes", &effect);
+        server_fsm_shut(d.fsm, "4.3.2", "No input for 5 minutes", &effect);
         assert_int_equal(effect.kind, SERVER_CLOSE);
         assert_int_equal(effect.text_len,
                          strlen("421 4.3.2 relay.example No input for 5 minutes\r\n"));
@@ -318,7 +318,7 @@ static void a_shut_session_says_why_and_does_no_more(void **state)
         assert_int_equal(used, 6);
         server_fsm_committed(d.fsm, 1, NULL, &effect); /* comes late: nobody hears it */
         assert_int_equal(effect.kind, SERVER_NOTHING);
-        server_fsm_shut(d.fsm, "again", &effect);
+        server_fsm_shut(d.fsm, "4.3.2", "again", &effect);
         assert_int_equal(effect.kind, SERVER_NOTHING);
         driver_done(&d);
     }
@@ -698,7 +698,7 @@ static void a_check_that_comes_too_late_changes_nothing(void **state)
     (void)state;
     send_line(f, "AUTH PLAIN =\r\n", &effect);
     assert_int_equal(effect.kind, SERVER_AUTH);
-    server_fsm_shut(f, "stopping", &effect);
+    server_fsm_shut(f, "4.3.2", "stopping", &effect);
     assert_int_equal(effect.kind, SERVER_CLOSE);
     server_fsm_checked(f, SERVER_CHECK_VERIFIED, &who, &effect);
     assert_int_equal(effect.kind, SERVER_NOTHING);

@@ -1394,6 +1394,43 @@ static void a_second_connection_resumes_the_session_for_the_same_name_only(void 
     }
 }
 
+/* A session that was kept is no way around the check of what is presented later. */
+static void a_certificate_that_changed_is_verified_though_a_session_is_kept(void **state)
+{
+    static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct tls_context *tls = client(ca_file);
+        struct server good;
+        struct server other;
+        struct bed b;
+
+        server_new(&good, &(struct cert_spec){"DNS:" HOST, HOST, -DAY_S, DAY_S, false},
+                   versions[i]);
+        server_new(&other,
+                   &(struct cert_spec){"DNS:else.example", "else.example", -DAY_S, DAY_S, false},
+                   versions[i]);
+        use_tls(&b, &good, tls, SCRIPT_REPLY);
+        assert_int_equal(b.side.secure, 1);
+        run(&b); /* the reply, and the ticket before it */
+        finish(&b, &good);
+        use_tls(&b, &other, tls, SCRIPT_REPLY);
+        assert_int_equal(b.side.secure, 0);
+        assert_int_equal(b.side.end, STREAM_END_TLS);
+        assert_int_equal(b.side.err.kind, ERROR_UNTRUSTED);
+        finish(&b, &other);
+        use_tls(&b, &good, tls, SCRIPT_REPLY);
+        assert_int_equal(b.side.secure, 1);
+        run(&b);
+        finish(&b, &good);
+        assert_false(good.resumed); /* after a failure the next handshake is a full one */
+        server_done(&good);
+        server_done(&other);
+        tls_context_free(tls);
+    }
+}
+
 static void an_ip_address_is_verified_as_one(void **state)
 {
     static const struct {
@@ -1486,6 +1523,7 @@ int main(void)
         cmocka_unit_test(a_flood_is_read_whole_through_pauses),
         cmocka_unit_test(the_last_reply_is_read_through_tls_before_a_failed_write_is_told),
         cmocka_unit_test(a_second_connection_resumes_the_session_for_the_same_name_only),
+        cmocka_unit_test(a_certificate_that_changed_is_verified_though_a_session_is_kept),
         cmocka_unit_test(an_ip_address_is_verified_as_one),
         cmocka_unit_test(contexts_and_streams_may_go_in_any_order),
     };

@@ -393,6 +393,31 @@ static void units_follow_their_numbers(void **state)
     free(p.text);
 }
 
+static void a_forecast_is_shown_where_there_is_one(void **state)
+{
+    struct paper p;
+    char *text;
+
+    (void)state;
+    text =
+        status_page("{\"state\": \"ok\", \"mailboxes\": [{\"name\": \"office\", \"state\": "
+                    "\"ready\", \"dry_in\": 7200, \"empty_in\": 700, \"connections_allowed\": 1, "
+                    "\"connections_why\": \"the upstream has refused more\"}]}",
+                    &p);
+    assert_non_null(strstr(text, "        1 allowed now: the upstream has refused more\n"));
+    assert_non_null(strstr(text, "        at this pace the day's recipients last until "));
+    assert_non_null(strstr(text, "        the queue will be empty in about 12 minutes, at the "
+                                 "earliest\n"));
+    free(p.text);
+    text = status_page("{\"state\": \"ok\", \"mailboxes\": [{\"name\": \"office\", \"state\": "
+                       "\"ready\", \"dry_in\": null, \"empty_in\": 0, \"connections_why\": \"\"}]}",
+                       &p);
+    assert_null(strstr(text, "pace"));
+    assert_null(strstr(text, "empty in"));
+    assert_null(strstr(text, "allowed"));
+    free(p.text);
+}
+
 static struct tool json_tool(FILE *out, FILE *err)
 {
     return (struct tool){.json = true, .out = out, .err = err};
@@ -803,6 +828,7 @@ int main(void)
         cmocka_unit_test(a_message_says_why_a_recipient_failed_and_what_to_do),
         cmocka_unit_test(a_message_says_what_it_waits_for),
         cmocka_unit_test(units_follow_their_numbers),
+        cmocka_unit_test(a_forecast_is_shown_where_there_is_one),
         cmocka_unit_test(errors_are_json_for_programs_and_words_for_people),
         cmocka_unit_test(an_empty_list_is_said_to_be_empty),
         cmocka_unit_test(devices_that_need_attention_stand_first),

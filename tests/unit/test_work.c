@@ -161,6 +161,68 @@ static void done_may_submit_the_next_job(void **state)
     assert_int_equal(r->order[99], 99);
 }
 
+static void note_done(struct executor_job *ej)
+{
+    struct job *j = job_of(ej);
+    struct recorder *r = j->r;
+
+    r->order[r->done++] = j->number;
+    if (r->done == r->stop_at)
+        event_base_loopbreak(r->base);
+    free(j);
+}
+
+static void ask_for_soon(struct recorder *r, int number)
+{
+    struct job *j = calloc(1, sizeof *j);
+
+    assert_non_null(j);
+    j->job.done = note_done;
+    j->r = r;
+    j->number = number;
+    r->executor.soon(r->executor.ctx, &j->job);
+}
+
+static void on_ready(evutil_socket_t fd, short what, void *ctx)
+{
+    struct recorder *r = ctx;
+
+    (void)fd;
+    (void)what;
+    r->order[r->done] = 0;
+    if (r->done++ == 0)
+        ask_for_soon(r, 100);
+}
+
+static void soon_follows_what_is_ready_and_is_on_the_same_thread(void **state)
+{
+    struct recorder *r = *state;
+    struct event *ready[3];
+
+    r->stop_at = 4;
+    for (int i = 0; i < 3; i++) {
+        ready[i] = event_new(r->base, -1, 0, on_ready, r);
+        event_active(ready[i], EV_TIMEOUT, 0);
+    }
+    (void)event_base_dispatch(r->base);
+    assert_int_equal(r->done, 4);
+    assert_int_equal(r->order[3], 100);
+    for (int i = 0; i < 3; i++)
+        event_free(ready[i]);
+}
+
+static void draining_delivers_what_is_to_be_done_soon(void **state)
+{
+    struct recorder *r = *state;
+
+    ask_for_soon(r, 1);
+    ask_for_soon(r, 2);
+    assert_int_equal(r->done, 0);
+    work_drain(r->work);
+    assert_int_equal(r->done, 2);
+    assert_int_equal(r->order[1], 2);
+}
+
 static void draining_delivers_everything_and_what_that_submits(void **state)
 {
     struct recorder *r = *state;
@@ -311,6 +373,8 @@ int main(void)
         TEST(journal_jobs_run_one_at_a_time_in_their_order),
         TEST(every_content_job_comes_back_once),
         TEST(done_may_submit_the_next_job),
+        TEST(soon_follows_what_is_ready_and_is_on_the_same_thread),
+        TEST(draining_delivers_what_is_to_be_done_soon),
         TEST(draining_delivers_everything_and_what_that_submits),
         TEST(after_draining_the_loop_still_works),
         TEST(freeing_delivers_what_is_under_way),

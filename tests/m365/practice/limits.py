@@ -31,6 +31,7 @@ class Limits:
     message_size: int = 35 * MEBIBYTE
     size_at: str = "both"  # or "mail", "dot": where a message that is too large is refused
     check_from: bool = False
+    chunking: bool = True  # announced
     idle_seconds: float = 300.0
     auth_failure_delay: float = 0.0  # the service takes about 8 s
 

@@ -244,7 +244,7 @@ class Session:
         first = f"250-{self.server.hostname} Hello [{self.client}]"
         varying = "AUTH LOGIN XOAUTH2" if self.has_tls() else "STARTTLS"
         words = [f"SIZE {limits.SIZE_ANNOUNCED}", "PIPELINING", "DSN", "ENHANCEDSTATUSCODES",
-                 varying, "8BITMIME", "BINARYMIME", "CHUNKING"]
+                 varying, "8BITMIME", *(("BINARYMIME", "CHUNKING") if self.server.limits.chunking else ())]
         return [first, *(f"250-{word}" for word in words), "250 SMTPUTF8"]
 
     def _helo(self, argument):
