@@ -29,6 +29,7 @@
 #include "relay/intake/registry.h"
 #include "relay/signin/sasl.h"
 #include "relay/signin/sasl_server.h"
+#include "relay/signin/signins.h"
 #include "relay/submit/dispatch.h"
 #include "relay/submit/replies.h"
 #include "relay/version.h"
@@ -53,6 +54,7 @@ struct relay {
     struct queue *queue;
     struct queue_recovery recovery;
     struct dns *dns;
+    struct signins *signins; /* NULL when no mailbox has OAuth */
     struct dispatch *dispatch;
     struct intake *intake;
     struct join *join;
@@ -129,6 +131,8 @@ static void on_tick(evutil_socket_t fd, short what, void *ctx)
     registry_tick(r->registry, clock_now_ms(&r->clock), clock_wall_ms(&r->clock));
     reports_tick(r->reports);
     notify_tick(r->notify);
+    if (r->signins != NULL)
+        signins_tick(r->signins);
     dispatch_wake(r->dispatch);
 }
 
@@ -226,6 +230,7 @@ static void relay_close(struct relay *r)
     api_free(r->api);
     reports_stop(r->reports);
     join_stop(r->join);
+    signins_stop(r->signins);
     if (r->work != NULL)
         work_drain(r->work);
     intake_free(r->intake);
@@ -238,6 +243,7 @@ static void relay_close(struct relay *r)
     history_close(r->history, clock_now_ms(&r->clock));
     replies_free(r->replies);
     tell_unmarked(r);
+    signins_free(r->signins);
     queue_close(r->queue);
     dns_free(r->dns);
     stream_loop_free(r->streams);
@@ -300,9 +306,31 @@ static bool start_queue(struct relay *r, struct error *err)
     return true;
 }
 
+/* Only where a mailbox has OAuth. */
+static bool start_signins(struct relay *r, struct error *err)
+{
+    size_t count = r->config->mailbox_count;
+    struct signin_config *configs = calloc(count, sizeof *configs);
+    size_t with_oauth = 0;
+    if (configs == NULL)
+        return error_set(err, ERROR_NO_ROOM, "out of memory");
+    for (size_t i = 0; i < count; i++)
+        with_oauth += signin_config_of(r->config, i, &configs[i]) ? 1 : 0;
+    const struct signins_settings settings = {.base = r->base,
+                                              .clock = &r->clock,
+                                              .executor = work_executor(r->work),
+                                              .directory = r->config->spool,
+                                              .mailboxes = configs,
+                                              .count = count};
+    if (with_oauth > 0)
+        r->signins = signins_new(&settings, err);
+    free(configs);
+    return with_oauth == 0 || r->signins != NULL;
+}
+
 static bool start_submit(struct relay *r, struct error *err)
 {
-    if (!sasl_setup(err))
+    if (!sasl_setup(config_wants_scram(r->config), err))
         return false;
     r->dns = dns_new(r->base, dns_resolve_system, NULL, DNS_TIMEOUT_MS);
     if (r->dns == NULL)
@@ -310,6 +338,8 @@ static bool start_submit(struct relay *r, struct error *err)
     char ledger[PATH_MAX];
     if (snprintf(ledger, sizeof ledger, "%s/ledger.db", r->config->spool) >= (int)sizeof ledger)
         return error_set(err, ERROR_LIMIT, "[relay] spool: path too long");
+    if (!start_signins(r, err))
+        return false;
     const struct dispatch_settings settings = {.base = r->base,
                                                .streams = r->streams,
                                                .clock = &r->clock,
@@ -320,7 +350,8 @@ static bool start_submit(struct relay *r, struct error *err)
                                                .executor = work_database_executor(r->work),
                                                .replies = r->replies,
                                                .on_settled = on_settled,
-                                               .ctx = r};
+                                               .ctx = r,
+                                               .signins = r->signins};
     r->dispatch = dispatch_new(&settings, err);
     return r->dispatch != NULL;
 }
@@ -417,6 +448,7 @@ static bool start_api(struct relay *r, struct error *err)
                                           .registry = r->registry,
                                           .reports = r->reports,
                                           .replies = r->replies,
+                                          .signins = r->signins,
                                           .socket = r->config->socket,
                                           .recovery = &r->recovery,
                                           .test_clock = r->options->test_clock,

@@ -15,6 +15,7 @@
 #include "relay/admin/api_query.h"
 #include "relay/admin/api_queue.h"
 #include "relay/admin/api_replies.h"
+#include "relay/admin/api_signin.h"
 #include "relay/admin/api_socket.h"
 #include "relay/admin/api_spool.h"
 #include "relay/admin/api_status.h"
@@ -23,7 +24,7 @@
 #include "relay/base/log.h"
 #include "relay/intake/registry.h"
 
-#define API_HEADER_MAX  8192
+#define API_HEADER_MAX  16384 /* what comes back from a browser is long */
 #define API_BODY_MAX    4096
 #define API_IDLE_S      120
 #define API_RESUME_S    1     /* after running out of descriptors */
@@ -138,6 +139,10 @@ static void get_status(struct api_call *c)
     note_devices(set->registry, s.times.wall_ms, &s);
     if (list != NULL)
         json = api_status_json(&s);
+    if (json != NULL && !api_signin_add(set, json)) {
+        cJSON_Delete(json);
+        json = NULL;
+    }
     free(list);
     call_reply(c, HTTP_OK, json);
 }
@@ -201,6 +206,12 @@ static const struct route routes[] = {
     {"/v1/spool", api_spool_stats, EVHTTP_REQ_GET, false},
     {"/v1/spool/check", api_spool_check, EVHTTP_REQ_POST, false},
     {"/v1/mailbox/*/resume", post_resume, EVHTTP_REQ_POST, false},
+    {"/v1/mailbox/*/token", api_signin_token, EVHTTP_REQ_GET, false},
+    {"/v1/mailbox/*/login", api_signin_login, EVHTTP_REQ_GET, false},
+    {"/v1/mailbox/*/login", api_signin_login_device, EVHTTP_REQ_POST, false},
+    {"/v1/mailbox/*/login/browser", api_signin_login_browser, EVHTTP_REQ_POST, false},
+    {"/v1/mailbox/*/login/redirect", api_signin_login_redirect, EVHTTP_REQ_POST, false},
+    {"/v1/sign-in", api_signin_report, EVHTTP_REQ_GET, false},
     {"/v1/clock", post_clock, EVHTTP_REQ_POST, true},
 };
 

@@ -40,6 +40,8 @@
  *   POST   /v1/clock?advance=SECONDS
  *       only when started with --test-clock
  *
+ * What has to do with signing in is in api_signin.h.
+ *
  * Errors are {"error": {"kind": "missing", "text": "..."}} with a fitting status. The socket is
  * made with mode 0660, its group that of the process; who can open it may do everything. Nothing
  * secret is ever in an answer.
@@ -61,6 +63,7 @@
 #define API_OPEN_MS  2000
 
 struct event_base;
+struct signins;
 struct api;
 struct registry; /* relay/intake/registry.h */
 struct replies;  /* relay/submit/replies.h */
@@ -76,6 +79,7 @@ struct api_settings {
     struct registry *registry; /* NULL: no device is known */
     struct reports *reports;   /* NULL: nobody cares what was seen */
     const struct replies *replies;
+    struct signins *signins; /* NULL without OAuth */
     const char *socket;
     const struct queue_recovery *recovery; /* what the start found */
     uint64_t open_ms; /* how long an answer waits for messages to be read; 0: API_OPEN_MS */

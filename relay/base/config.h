@@ -139,7 +139,65 @@ struct config_device {
 };
 
 enum config_tls { CONFIG_TLS_STARTTLS, CONFIG_TLS_IMPLICIT };
-enum config_auth { CONFIG_AUTH_PASSWORD, CONFIG_AUTH_NONE };
+
+/* How a mailbox signs in, as bits in the order of the row's choices. With OAuth and a password the
+ * password serves only as long as OAuth is not set up. */
+enum config_auth {
+    CONFIG_AUTH_OAUTH2 = 1 << 0,
+    CONFIG_AUTH_PASSWORD = 1 << 1,
+    CONFIG_AUTH_NONE = 1 << 2
+};
+
+/* SASL mechanisms, as bits in the order of the row's choices. */
+enum config_mechanism {
+    CONFIG_MECHANISM_XOAUTH2 = 1 << 0,
+    CONFIG_MECHANISM_OAUTHBEARER = 1 << 1,
+    CONFIG_MECHANISM_SCRAM_SHA_256 = 1 << 2,
+    CONFIG_MECHANISM_SCRAM_SHA_1 = 1 << 3,
+    CONFIG_MECHANISM_LOGIN = 1 << 4,
+    CONFIG_MECHANISM_PLAIN = 1 << 5
+};
+#define CONFIG_MECHANISMS_TOKEN (CONFIG_MECHANISM_XOAUTH2 | CONFIG_MECHANISM_OAUTHBEARER)
+#define CONFIG_MECHANISMS_SCRAM (CONFIG_MECHANISM_SCRAM_SHA_256 | CONFIG_MECHANISM_SCRAM_SHA_1)
+#define CONFIG_MECHANISMS_MAX   80 /* octets of config_mechanisms() */
+
+/* What an access token is asked for with. */
+enum config_grant {
+    CONFIG_GRANT_CLIENT_CREDENTIALS, /* the application itself, by secret or certificate */
+    CONFIG_GRANT_DEVICE,             /* a person, who types a code into a web page */
+    CONFIG_GRANT_BROWSER,            /* a person, in a browser that is sent to and from the page */
+    CONFIG_GRANT_JWT                 /* a service account that signs for a mailbox (Google) */
+};
+
+/* How a client assertion is signed: RFC 7518. */
+enum config_signature { CONFIG_SIGNATURE_PS256, CONFIG_SIGNATURE_RS256 };
+
+/* What is known of a mail service: a mailbox's defaults. */
+struct config_provider {
+    char *name;
+    char *host; /* "" = the mailbox must say; host_example shows how */
+    char *host_example;
+    uint16_t port;
+    enum config_tls tls;
+    uint32_t auth; /* set of enum config_auth: what a mailbox that says nothing uses */
+    uint32_t mechanisms;
+    uint64_t passwords_end_ms; /* wall time; 0 = not known */
+    char *login;               /* "" = the mailbox's address */
+    char *tenant;              /* "" = the mailbox must say, where a URL holds {tenant} */
+    char *token_url;           /* "" = no OAuth */
+    char *device_url;
+    char *authorize_url;
+    char *app_scope; /* of client credentials; "" = the service has none */
+    char *user_scope;
+    uint32_t connections;
+    uint32_t messages_per_minute;
+    uint32_t recipients_per_day;
+    uint32_t recipients_per_message;
+    uint64_t max_size;
+    uint64_t idle_ms; /* see config_mailbox */
+    uint64_t session_ms;
+    unsigned line;
+};
 
 struct config_mailbox {
     char *name;
@@ -147,12 +205,33 @@ struct config_mailbox {
     char *host;
     uint16_t port;
     enum config_tls tls;
-    enum config_auth auth;
+    uint32_t auth;       /* set of enum config_auth */
+    uint32_t mechanisms; /* set of enum config_mechanism */
     char *address;       /* sender identity */
     char *login;         /* signing-in identity; the address when the file leaves it out */
-    char *password_file; /* "" with systemd credential or environment, see secret.h */
-    char *ca_file;       /* PEM with the authorities to trust; "" = the system's */
-    char *helo;          /* our EHLO argument; "" = [relay] hostname */
+    /* OAuth. Those of the mailbox that sign_in names are copied here. */
+    bool has_oauth; /* the rest of this is complete; else "" and 0 */
+    char *sign_in;  /* the mailbox whose application and sign-in are used; its own name
+                       where that is itself */
+    enum config_grant grant;
+    char *tenant;
+    char *client_id;
+    char *client_secret_file;
+    char *certificate_file; /* PEM or PKCS#12 */
+    char *private_key_file; /* "" = in certificate_file */
+    char *key_password_file;
+    enum config_signature signature;
+    char *service_account_file; /* Google's JSON */
+    char *token_url;            /* with the tenant filled in, as the other two */
+    char *device_url;
+    char *authorize_url;
+    char *scope;
+    char *token_ca_file;
+    uint64_t secret_expires_ms;    /* wall time; 0 = not known */
+    uint64_t passwords_end_ms;     /* when its provider switches passwords off; 0 = not known */
+    char *password_file;           /* "" with systemd credential or environment, see secret.h */
+    char *ca_file;                 /* PEM with the authorities to trust; "" = the system's */
+    char *helo;                    /* our EHLO argument; "" = [relay] hostname */
     struct config_domains send_as; /* whom it may send as besides its address */
     char *from;                    /* "rewrite", "keep" or an address */
     char *from_name;             /* display name of a From that was changed; "" = the original's */
@@ -215,6 +294,7 @@ struct config {
     char *operator;           /* mail address for reports; "" = none */
     uint64_t dead_keep_ms;    /* how long a dead letter is kept once somebody was told of it */
     uint64_t delay_notice_ms; /* a message older than this is reported; 0 = never */
+    char *proxy;              /* for HTTPS; "" = the environment's */
     char *certificate;        /* PEM files for the listeners; "" = made at the first start */
     char *private_key;
     /* [devices]: defaults for all */
@@ -244,6 +324,8 @@ struct config {
     size_t listener_count;
     struct config_device *devices;
     size_t device_count;
+    struct config_provider *providers;
+    size_t provider_count;
     struct config_mailbox *mailboxes;
     size_t mailbox_count;
     struct config_notify *notifies;
@@ -258,6 +340,15 @@ struct config *config_load(const char *file, FILE *mistakes);
 /* As config_load() of a text; `file` is the name used in messages. */
 struct config *config_parse(const char *file, const char *text, size_t len, FILE *mistakes);
 void config_free(struct config *c);
+/* The preset or [provider] of that name, or NULL. */
+const struct config_provider *config_find_provider(const struct config *c, const char *name);
+/* The mailbox's mechanisms for one way of signing in, in order of preference, a space between. */
+void config_mechanisms(const struct config_mailbox *mb, enum config_auth auth,
+                       char out[CONFIG_MECHANISMS_MAX]);
+/* A mailbox names a SCRAM mechanism. */
+bool config_wants_scram(const struct config *c);
+/* "client-credentials", as the file writes it. */
+const char *config_grant_name(enum config_grant grant);
 /* The [device] of that name, or NULL. */
 const struct config_device *config_find_device(const struct config *c, const char *name);
 
@@ -276,6 +367,8 @@ enum config_type {
     CONFIG_ADDRESSES, /* struct net_ranges: comma-separated ranges; may be given several times */
     CONFIG_DOMAINS,   /* struct config_domains; comma-separated; may be given several times */
     CONFIG_SENDERS,   /* the same, of domains and mail addresses */
+    CONFIG_URL,       /* char *; https://... */
+    CONFIG_DATE,      /* uint64_t ms since 1970, from 2026-12-31; 0 = none */
     CONFIG_FROM,      /* char *; "rewrite", "keep" or a mail address */
     CONFIG_NAMES      /* comma-separated names of sections; may be given several times. No field */
 };

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "relay/base/config_value.h"
-#include "relay/base/provider.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define WORDS_MAX    64 /* keys or kinds looked through for a suggestion */
@@ -48,7 +47,7 @@ static void report_unknown_kind(struct config_builder *b, const struct config_se
         config_mistakes_add(
             &b->m, s->line,
             "there is no section %s; there are [relay], [listener NAME], [devices], "
-            "[device NAME], [mailbox NAME], [route NAME], [notify NAME] and [api]",
+            "[device NAME], [mailbox NAME], [route NAME], [provider NAME], [notify NAME] and [api]",
             text);
         return;
     }
@@ -163,6 +162,7 @@ static const struct array arrays[] = {
     ARRAY("mailbox", mailboxes, mailbox_count, config_mailbox),
     ARRAY("route", routes, route_count, config_route),
     ARRAY("notify", notifies, notify_count, config_notify),
+    ARRAY("provider", providers, provider_count, config_provider),
 };
 
 _Static_assert(offsetof(struct config_listener, name) == 0, "set_name() relies on it");
@@ -170,6 +170,7 @@ _Static_assert(offsetof(struct config_device, name) == 0, "set_name() relies on 
 _Static_assert(offsetof(struct config_mailbox, name) == 0, "set_name() relies on it");
 _Static_assert(offsetof(struct config_route, name) == 0, "set_name() relies on it");
 _Static_assert(offsetof(struct config_notify, name) == 0, "set_name() relies on it");
+_Static_assert(offsetof(struct config_provider, name) == 0, "set_name() relies on it");
 
 void config_build_text(struct config_builder *b, char **field, const char *text)
 {
@@ -196,15 +197,23 @@ static const struct array *array_of(const char *kind)
     return NULL;
 }
 
-/* Makes room for one element more than the file has: the listener or route that may be missing. */
+/* Makes room for one element more than the file has: the listener or route that may be missing. The
+ * presets are there already. */
 static bool make_arrays(struct config_builder *b)
 {
     for (size_t i = 0; i < COUNT(arrays); i++) {
-        void *list = calloc(count_of(b, arrays[i].kind) + 1, arrays[i].element);
+        const struct array *a = &arrays[i];
+        size_t have = *(size_t *)member(b->c, a->count);
+        char *list = calloc(have + count_of(b, a->kind) + 1, a->element);
+        char *old;
 
         if (list == NULL)
             return false;
-        memcpy(member(b->c, arrays[i].list), &list, sizeof list);
+        memcpy(&old, member(b->c, a->list), sizeof old);
+        if (have > 0)
+            memcpy(list, old, have * a->element);
+        free(old);
+        memcpy(member(b->c, a->list), &list, sizeof list);
     }
     return true;
 }
@@ -224,10 +233,29 @@ static void *add_element(struct config_builder *b, const struct array *a, const 
     return element;
 }
 
-static void *fields_of(struct config_builder *b, const struct config_target *t)
+/* The element of that name, where a section may change what a preset says. */
+static void *find_element(const struct config_builder *b, const struct array *a, const char *name)
+{
+    size_t count = *(size_t *)member(b->c, a->count);
+    char *list;
+
+    memcpy(&list, member(b->c, a->list), sizeof list);
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(*(char **)(list + i * a->element), name) == 0)
+            return list + i * a->element;
+    return NULL;
+}
+
+static void *fields_of(struct config_builder *b, const struct config_target *t, bool *out_known)
 {
     const struct array *a = array_of(t->kind->kind);
+    void *known = NULL;
 
+    if (a != NULL && config_build_is(t, "provider"))
+        known = find_element(b, a, t->section->name);
+    *out_known = known != NULL;
+    if (known != NULL)
+        return known;
     return a == NULL ? b->c : add_element(b, a, t->section->name, t->section->line);
 }
 
@@ -268,18 +296,17 @@ static void report_unknown_provider(struct config_builder *b, const struct confi
                                     const char *name)
 {
     const char *words[WORDS_MAX];
-    size_t count;
-    const struct provider *list = providers(&count);
+    size_t count = b->c->provider_count < WORDS_MAX ? b->c->provider_count : WORDS_MAX;
     const char *nearest;
 
     for (size_t i = 0; i < count; i++)
-        words[i] = list[i].name;
+        words[i] = b->c->providers[i].name;
     nearest = config_mistakes_nearest(name, words, count);
     config_mistakes_add(&b->m, config_build_line(s, "provider"),
                         "provider = %.64s: there is no such one%s%s%s", name,
                         nearest != NULL ? "; did you mean " : "; write one of: ",
                         nearest != NULL ? nearest : config_row_find("mailbox", "provider")->choices,
-                        nearest != NULL ? "?" : "");
+                        nearest != NULL ? "?" : ", or a [provider NAME] of your own");
 }
 
 /* What the provider says counts before what the file says, and instead of the rows' defaults. */
@@ -287,15 +314,23 @@ static void set_provider_defaults(struct config_builder *b, const struct config_
                                   struct config_mailbox *mb)
 {
     const char *name = config_build_value(s, "provider");
-    const struct provider *p = provider_find(name != NULL ? name : mb->provider);
+    const struct config_provider *p =
+        config_find_provider(b->c, name != NULL ? name : mb->provider);
 
     if (p == NULL) {
-        report_unknown_provider(b, s, name);
+        report_unknown_provider(b, s, name != NULL ? name : mb->provider);
         return;
     }
     config_build_text(b, &mb->host, p->host);
+    config_build_text(b, &mb->login, p->login);
+    config_build_text(b, &mb->tenant, p->tenant);
+    config_build_text(b, &mb->token_url, p->token_url);
+    config_build_text(b, &mb->device_url, p->device_url);
+    config_build_text(b, &mb->authorize_url, p->authorize_url);
     mb->port = p->port;
-    mb->tls = p->implicit_tls ? CONFIG_TLS_IMPLICIT : CONFIG_TLS_STARTTLS;
+    mb->tls = p->tls;
+    mb->mechanisms = p->mechanisms;
+    mb->passwords_end_ms = p->passwords_end_ms;
     mb->connections = p->connections;
     mb->messages_per_minute = p->messages_per_minute;
     mb->recipients_per_day = p->recipients_per_day;
@@ -315,7 +350,14 @@ static const struct {
      "the password does not belong in this file, which is copied, shown and mailed around; write "
      "it "
      "to a file of its own (root:outtray, mode 640) and name that with password_file"},
-    {"mailbox", "secret", "write the secret to a file of its own and name that with password_file"},
+    {"mailbox", "secret",
+     "write the secret to a file of its own and name that with client_secret_file"},
+    {"mailbox", "client_secret",
+     "write the secret to a file of its own and name that with client_secret_file"},
+    {"mailbox", "tenant_id", "the key is tenant"},
+    {"mailbox", "application_id", "the key is client_id"},
+    {"mailbox", "app_id", "the key is client_id"},
+    {"mailbox", "certificate", "the key is certificate_file"},
     {"mailbox", "username", "the key is login, or only address when both are the same"},
     {"mailbox", "user", "the key is login, or only address when both are the same"},
     {"mailbox", "server", "the key is host"},
@@ -449,7 +491,10 @@ static void check_required(struct config_builder *b, const struct config_target 
 
 static void read_target(struct config_builder *b, struct config_target *t)
 {
-    if (array_of(t->kind->kind) != NULL)
+    bool known;
+
+    t->fields = fields_of(b, t, &known);
+    if (array_of(t->kind->kind) != NULL && !known)
         set_defaults(b, t->kind->kind, t->fields);
     if (b->no_memory)
         return;
@@ -460,27 +505,48 @@ static void read_target(struct config_builder *b, struct config_target *t)
     check_required(b, t);
 }
 
-void config_build(struct config_builder *b)
+static bool begin_targets(struct config_builder *b)
 {
     b->targets = calloc(b->doc.count + 1, sizeof *b->targets);
     if (b->targets == NULL) {
         config_build_no_memory(b);
-        return;
+        return false;
     }
     for (size_t i = 0; i < b->doc.count; i++)
         check_section(b, i);
-    if (!make_arrays(b)) {
+    if (!make_arrays(b))
         config_build_no_memory(b);
+    return !b->no_memory;
+}
+
+/* Providers go first, because mailboxes take their defaults from them. */
+static void read_targets(struct config_builder *b, bool providers)
+{
+    for (size_t i = 0; i < b->doc.count && !b->no_memory; i++)
+        if (b->targets[i].kind != NULL && config_build_is(&b->targets[i], "provider") == providers)
+            read_target(b, &b->targets[i]);
+}
+
+void config_build_presets(struct config_builder *b)
+{
+    if (!begin_targets(b))
         return;
-    }
+    for (size_t i = 0; i < b->doc.count; i++)
+        if (b->targets[i].kind != NULL && !config_build_is(&b->targets[i], "provider"))
+            config_mistakes_add(&b->m, b->doc.sections[i].line,
+                                "only [provider NAME] sections belong in this file");
+    read_targets(b, true);
+}
+
+void config_build(struct config_builder *b)
+{
+    if (!begin_targets(b))
+        return;
     set_defaults(b, "relay", b->c);
     set_defaults(b, "devices", b->c);
     set_defaults(b, "api", b->c);
-    for (size_t i = 0; i < b->doc.count && !b->no_memory; i++)
-        if (b->targets[i].kind != NULL) {
-            b->targets[i].fields = fields_of(b, &b->targets[i]);
-            read_target(b, &b->targets[i]);
-        }
+    read_targets(b, true);
+    read_targets(b, false);
 }
 
 void *config_build_extra(struct config_builder *b, const char *kind, const char *name)

@@ -30,6 +30,9 @@ struct config_builder {
     bool no_memory;                /* reported; c may have NULL strings and is of no use */
 };
 
+/* Fills b->c->providers from b->doc, where nothing but [provider NAME] may stand. Goes before
+ * config_build() of the same b->c. */
+void config_build_presets(struct config_builder *b);
 /* Fills b->c and b->targets from b->doc. Routes of the file are there, but name no mailboxes yet.
  */
 void config_build(struct config_builder *b);

@@ -5,8 +5,8 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "relay/base/config_signin.h"
 #include "relay/base/config_value.h"
-#include "relay/base/provider.h"
 
 #define DEFAULT_ROUTE    "default"
 #define DEFAULT_LISTENER "default"
@@ -420,17 +420,25 @@ static void check_login(struct config_builder *b, const struct config_target *t)
     }
 }
 
+static void check_host(struct config_builder *b, const struct config_target *t,
+                       const struct config_mailbox *mb)
+{
+    const struct config_provider *p = config_find_provider(b->c, mb->provider);
+
+    if (*mb->host != '\0' || p == NULL || config_build_value(t->section, "host") != NULL)
+        return;
+    config_mistakes_add(&b->m, t->section->line,
+                        "[mailbox %s] needs host, because its provider is %s; write a line such as "
+                        "host = %s",
+                        mb->name, mb->provider,
+                        *p->host_example != '\0' ? p->host_example : "mail.example.com");
+}
+
 static void check_mailbox(struct config_builder *b, const struct config_target *t)
 {
     struct config_mailbox *mb = t->fields;
 
-    if (*mb->host == '\0' && provider_find(mb->provider) != NULL &&
-        config_build_value(t->section, "host") == NULL)
-        config_mistakes_add(
-            &b->m, t->section->line,
-            "[mailbox %s] needs host, because its provider is %s; write a line such as "
-            "host = mail.example.com",
-            mb->name, mb->provider);
+    check_host(b, t, mb);
     if (mb->urgent_reserve > 0 && mb->messages_per_minute > 0 &&
         mb->urgent_reserve >= mb->messages_per_minute)
         config_mistakes_add(
@@ -491,8 +499,9 @@ static void check_any_mailbox(struct config_builder *b)
         config_mistakes_add(
             &b->m, 0,
             "there is no mailbox to send through; add a section [mailbox office] with "
-            "address = scans@example.com and password_file = "
-            "/etc/outtray/office.password");
+            "address = scans@example.com, and with tenant, client_id and client_secret_file "
+            "(OAuth) "
+            "or password_file");
 }
 
 void config_check(struct config_builder *b)
@@ -515,6 +524,7 @@ void config_check(struct config_builder *b)
         if (config_build_is(&b->targets[i], "mailbox"))
             check_mailbox(b, &b->targets[i]);
     }
+    config_signin_check(b);
     for (size_t i = 0; i < b->c->listener_count; i++)
         check_public_listener(b, &b->c->listeners[i]);
     check_certificates(b);

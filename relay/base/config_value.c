@@ -5,13 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
-#define MAIL_MAX  254 /* RFC 5321 4.5.3.1.3 less the angle brackets */
-#define HOST_MAX  253
-#define LOCAL_MAX 64
-#define LABEL_MAX 63
-#define DIGITS    "0123456789"
-#define ITEM_MAX  (2 * NET_TEXT_MAX)
+#define MAIL_MAX    254 /* RFC 5321 4.5.3.1.3 less the angle brackets */
+#define HOST_MAX    253
+#define LOCAL_MAX   64
+#define LABEL_MAX   63
+#define DATE_LENGTH 10 /* 2027-06-30 */
+#define DIGITS      "0123456789"
+#define ITEM_MAX    (2 * NET_TEXT_MAX)
 
 struct unit {
     const char *name;
@@ -310,6 +312,8 @@ static bool set_words(const struct config_row *row, const char *text, void *fiel
 {
     uint32_t words = 0;
 
+    if (*text == '\0' && *row->fallback == '\0' && !row->may_be_empty)
+        return true; /* something else decides */
     for (text += strspn(text, ", \t"); *text != '\0'; text += strspn(text, ", \t")) {
         size_t len = strcspn(text, ", \t");
         unsigned choice;
@@ -418,6 +422,70 @@ static bool set_from(const struct config_row *row, const char *text, void *field
     return set_text(row, text, field, err);
 }
 
+/* Behind "http://", which is for tests and agents on this machine only. */
+static bool is_loopback_url(const char *text)
+{
+    static const char *const starts[] = {"http://localhost", "http://127.0.0.1", "http://[::1]"};
+
+    for (size_t i = 0; i < COUNT(starts); i++) {
+        size_t len = strlen(starts[i]);
+
+        if (strncmp(text, starts[i], len) == 0 && strchr(":/", text[len]) != NULL)
+            return true;
+    }
+    return false;
+}
+
+static bool is_url(const char *text)
+{
+    static const char start[] = "https://";
+    size_t len = strlen(start);
+    bool https = strncmp(text, start, len) == 0 && text[len] != '\0' && text[len] != '/';
+
+    return (https || is_loopback_url(text)) && strpbrk(text, " \t\"<>\\") == NULL;
+}
+
+static bool set_url(const struct config_row *row, const char *text, void *field, struct error *err)
+{
+    if (*text != '\0' && !is_url(text))
+        return error_set(err, ERROR_INVALID,
+                         "this is no address; write one that starts with https://");
+    return set_text(row, text, field, err);
+}
+
+static bool read_date(const char *text, struct tm *out)
+{
+    int len = 0;
+
+    *out = (struct tm){.tm_isdst = 0};
+    if (sscanf(text, "%4d-%2d-%2d%n", &out->tm_year, &out->tm_mon, &out->tm_mday, &len) != 3)
+        return false;
+    out->tm_year -= 1900;
+    out->tm_mon -= 1;
+    return len == DATE_LENGTH && text[len] == '\0';
+}
+
+static bool set_date(const struct config_row *row, const char *text, void *field, struct error *err)
+{
+    struct tm given;
+    struct tm same;
+    time_t seconds;
+
+    (void)row;
+    if (*text == '\0') {
+        *(uint64_t *)field = 0;
+        return true;
+    }
+    if (!read_date(text, &given))
+        return error_set(err, ERROR_INVALID, "this is not a date; write one such as 2027-06-30");
+    same = given;
+    seconds = timegm(&same);
+    if (seconds <= 0 || same.tm_mday != given.tm_mday || same.tm_mon != given.tm_mon)
+        return error_set(err, ERROR_INVALID, "there is no such day; write one such as 2027-06-30");
+    *(uint64_t *)field = (uint64_t)seconds * 1000;
+    return true;
+}
+
 static bool (*const setters[])(const struct config_row *, const char *, void *, struct error *) = {
     [CONFIG_TEXT] = set_text,           [CONFIG_FILE] = set_file,
     [CONFIG_HOST] = set_host,           [CONFIG_IP] = set_ip,
@@ -426,7 +494,8 @@ static bool (*const setters[])(const struct config_row *, const char *, void *, 
     [CONFIG_TIME] = set_time,           [CONFIG_CHOICE] = set_choice,
     [CONFIG_ADDRESSES] = set_addresses, [CONFIG_DOMAINS] = set_domains,
     [CONFIG_WORDS] = set_words,         [CONFIG_SENDERS] = set_senders,
-    [CONFIG_FROM] = set_from,
+    [CONFIG_FROM] = set_from,           [CONFIG_URL] = set_url,
+    [CONFIG_DATE] = set_date,
 };
 
 bool config_value_set(const struct config_row *row, const char *text, void *field,

@@ -1,44 +1,26 @@
 #include "relay/base/provider.h"
 
-#include <string.h>
+#include <stdio.h>
+#include <stdlib.h>
 
-#define MB     ((uint64_t)1024 * 1024)
-#define SECOND ((uint64_t)1000)
+#ifndef OUTTRAY_PROVIDERS
+#define OUTTRAY_PROVIDERS "/usr/share/outtray/providers.ini"
+#endif
 
-static const struct provider table[] = {
-    {
-        .name = "office365",
-        .host = "smtp.office365.com",
-        .port = 587,
-        .connections = 3,
-        .messages_per_minute = 30,
-        .recipients_per_day = 10000,
-        .recipients_per_message = 500,
-        .max_size = 35 * MB,
-        .idle_ms = 60 * SECOND,
-        .session_ms = 8 * 60 * SECOND,
-    },
-    {
-        .name = "custom",
-        .host = "",
-        .port = 587,
-        .connections = 3,
-        .max_size = 35 * MB,
-        .idle_ms = 60 * SECOND,
-        .session_ms = 8 * 60 * SECOND,
-    },
-};
+const char provider_file[] = OUTTRAY_PROVIDERS;
 
-const struct provider *providers(size_t *out_count)
+char *provider_read(size_t *out_len)
 {
-    *out_count = sizeof table / sizeof *table;
-    return table;
-}
+    FILE *in = fopen(provider_file, "re");
+    char *text = in != NULL ? malloc(PROVIDER_FILE_MAX + 1) : NULL;
+    size_t len = text != NULL ? fread(text, 1, PROVIDER_FILE_MAX + 1, in) : 0;
 
-const struct provider *provider_find(const char *name)
-{
-    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-        if (strcmp(table[i].name, name) == 0)
-            return &table[i];
-    return NULL;
+    if (len == 0 || len > PROVIDER_FILE_MAX || ferror(in)) {
+        free(text);
+        text = NULL;
+    }
+    if (in != NULL)
+        (void)fclose(in);
+    *out_len = len;
+    return text;
 }

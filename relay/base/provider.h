@@ -1,32 +1,26 @@
 /*
- * Providers: what is known of the services that mailboxes are submitted through. Pure.
+ * The presets of mail services: where their text is. conf/providers.ini holds them; it is
+ * installed, and a copy of it is part of the program, made from the same file when it is built, so
+ * that a machine without the installed file knows the same.
  *
- * A provider gives a mailbox its defaults; each can be overridden in the mailbox's section.
- * "custom" knows no host, so that the mailbox must name one.
+ * The text has sections [provider NAME] as outtray.conf may have them as well; what they say is
+ * struct config_provider of config.h.
  */
 #ifndef OUTTRAY_RELAY_BASE_PROVIDER_H
 #define OUTTRAY_RELAY_BASE_PROVIDER_H
 
-#include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
-struct provider {
-    const char *name;
-    const char *host; /* "" = the mailbox must say */
-    uint16_t port;
-    bool implicit_tls; /* TLS from the first octet instead of STARTTLS */
-    uint32_t connections;
-    uint32_t messages_per_minute;    /* 0 = no limit */
-    uint32_t recipients_per_day;     /* 0 = no limit */
-    uint32_t recipients_per_message; /* 0 = no limit */
-    uint64_t max_size;               /* octets of mail data */
-    uint64_t idle_ms;                /* see config_mailbox */
-    uint64_t session_ms;
-};
+#define PROVIDER_FILE_MAX ((size_t)256 * 1024)
 
-const struct provider *providers(size_t *out_count);
-/* NULL when there is none of that name. */
-const struct provider *provider_find(const char *name);
+/* Where it is installed. */
+extern const char provider_file[];
+
+/* The copy; not terminated. */
+extern const unsigned char provider_copy[];
+extern const size_t provider_copy_length;
+
+/* The installed text, owned by the caller; NULL where there is none that can be read. */
+char *provider_read(size_t *out_len);
 
 #endif

@@ -234,17 +234,22 @@ static bool is_hashed_directory(const char *path)
     return found;
 }
 
-static bool trust_system(SSL_CTX *ctx)
+const char *tls_system_directory(void)
 {
     const char *path = getenv(X509_get_default_cert_dir_env());
 
     if (path == NULL)
         path = X509_get_default_cert_dir();
+    if (is_hashed_directory(path) && getenv(X509_get_default_cert_file_env()) == NULL)
+        return path;
+    return NULL;
+}
+
+static bool trust_system(SSL_CTX *ctx)
+{
     if (SSL_CTX_set_default_verify_dir(ctx) != 1)
         return false;
-    if (is_hashed_directory(path) && getenv(X509_get_default_cert_file_env()) == NULL)
-        return true;
-    return SSL_CTX_set_default_verify_file(ctx) == 1;
+    return tls_system_directory() != NULL || SSL_CTX_set_default_verify_file(ctx) == 1;
 }
 
 static bool trust(struct tls_context *c, struct error *err)

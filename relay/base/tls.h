@@ -38,6 +38,10 @@ enum tls_profile { TLS_MODERN, TLS_LEGACY, TLS_PROFILES };
 struct tls_context *tls_client_new(const char *ca_file, struct error *err);
 void tls_context_free(struct tls_context *tls); /* accepts NULL */
 
+/* The hashed directory of the system's authorities, when that is all there is to ask; NULL when the
+ * bundle must be read. Belongs to the environment or the library. */
+const char *tls_system_directory(void);
+
 /* What a server proves itself with: a certificate with its chain, and the private key, as PEM text
  * read from two files now. Both are tried out, so that what is wrong is told at the start; what is
  * kept is the text, and the certificate's name in messages. NULL on failure. */

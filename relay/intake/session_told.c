@@ -85,7 +85,7 @@ static bool is_about_mail(const char *reply)
 static bool is_explained(const char *reply)
 {
     return strncmp(reply, "535", 3) == 0 || strncmp(reply, "454", 3) == 0 ||
-           strncmp(reply, "421 4.3.2", 9) == 0;
+           strncmp(reply, "421 4.3.2", 9) == 0 || strncmp(reply, "421 4.4.2", 9) == 0;
 }
 
 /* Whoever looks for a scan that did not come must find why: the device's panel is far away. The

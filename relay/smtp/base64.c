@@ -72,3 +72,54 @@ bool base64_decode(const char *text, size_t len, uint8_t *out, size_t *out_len)
     *out_len = n;
     return true;
 }
+
+void base64url_encode(const void *data, size_t len, char *out)
+{
+    const uint8_t *p = data;
+    char four[4];
+
+    while (len > 0) {
+        size_t n = len < 3 ? len : 3;
+
+        base64_encode(p, n, four);
+        for (size_t i = 0; i <= n; i++)
+            *out++ = four[i];
+        p += n;
+        len -= n;
+    }
+    for (size_t i = BASE64URL_LENGTH((size_t)(p - (const uint8_t *)data)); i > 0; i--) {
+        out--;
+        if (*out == '+')
+            *out = '-';
+        else if (*out == '/')
+            *out = '_';
+    }
+}
+
+static char plain_of(char c)
+{
+    if (c == '-')
+        return '+';
+    if (c == '_')
+        return '/';
+    return strchr("+/=", c) != NULL ? '\0' : c;
+}
+
+bool base64url_decode(const char *text, size_t len, uint8_t *out, size_t *out_len)
+{
+    size_t total = 0;
+
+    for (size_t i = 0; i < len; i += 4) {
+        char four[4] = {'=', '=', '=', '='};
+        size_t n = len - i < 4 ? len - i : 4;
+        size_t got;
+
+        for (size_t k = 0; k < n; k++)
+            four[k] = plain_of(text[i + k]);
+        if (n == 1 || !base64_decode(four, 4, out + total, &got))
+            return false;
+        total += got;
+    }
+    *out_len = total;
+    return true;
+}

@@ -23,6 +23,7 @@ struct client {
     struct client_events events;
     void *ctx;
     struct client_target target;
+    struct secret *secret; /* a copy, until signed in: the mailbox may get another one meanwhile */
     struct stream_loop *streams;
     struct dns_query *query;
     struct net_address addresses[ADDRESSES_MAX];
@@ -115,8 +116,12 @@ static void perform_sasl_start(struct client *c, const struct client_effect *e)
     size_t len = 0;
     sasl_client_end(c->sasl);
     snprintf(c->mechanism, sizeof c->mechanism, "%s", e->text);
-    c->sasl = sasl_client_begin(c->target.host, e->text, c->target.login, c->target.password,
-                                c->secure ? TLS_STRENGTH : 0, &response, &len, &err);
+    const struct sasl_identity who = {.host = c->target.host,
+                                      .port = c->target.port,
+                                      .login = c->target.login,
+                                      .secret = c->secret,
+                                      .ssf = c->secure ? TLS_STRENGTH : 0};
+    c->sasl = sasl_client_begin(&who, e->text, &response, &len, &err);
     sasl_report(c, c->sasl != NULL, response, len, &err);
 }
 
@@ -133,6 +138,8 @@ static void perform_ready(struct client *c)
 {
     sasl_client_end(c->sasl);
     c->sasl = NULL;
+    secret_free(c->secret);
+    c->secret = NULL;
     c->events.on_ready(c->ctx, c);
 }
 
@@ -142,9 +149,22 @@ static void perform_result(struct client *c, const struct client_effect *e)
     c->events.on_result(c->ctx, c, e->stage, e->reply);
 }
 
+/* "Authentication unsuccessful (status 401, scope ...)" */
+static void add_failure(const struct client *c, struct reply *reply)
+{
+    const char *failure = c->sasl != NULL ? sasl_client_failure(c->sasl) : "";
+    size_t len = strlen(reply->text);
+    if (failure[0] != '\0')
+        snprintf(reply->text + len, sizeof reply->text - len, "%s(the server adds: %s)",
+                 len > 0 ? " " : "", failure);
+}
+
 static void perform_failed(struct client *c, const struct client_effect *e)
 {
-    c->events.on_failed(c->ctx, c, e->stage, e->reply);
+    struct reply reply = *e->reply;
+    if (e->stage == STAGE_AUTH)
+        add_failure(c, &reply);
+    c->events.on_failed(c->ctx, c, e->stage, &reply);
     client_close(c);
 }
 
@@ -450,7 +470,7 @@ struct client *client_new(struct stream_loop *streams, struct dns *dns,
                                              .implicit_tls = target->implicit_tls,
                                              .needs_auth = target->needs_auth,
                                              .no_chunking = target->no_chunking,
-                                             .mechanisms = SASL_PASSWORD_MECHANISMS};
+                                             .mechanisms = target->mechanisms};
     c->events = *events;
     c->ctx = ctx;
     c->target = *target;
@@ -458,7 +478,10 @@ struct client *client_new(struct stream_loop *streams, struct dns *dns,
     c->id = id;
     c->fsm = client_fsm_new(&settings);
     c->timer = evtimer_new(stream_loop_base(streams), on_timer, c);
-    if (c->fsm != NULL && c->timer != NULL)
+    if (target->secret != NULL)
+        c->secret =
+            secret_from_text(secret_text(target->secret), secret_length(target->secret), NULL);
+    if (c->fsm != NULL && c->timer != NULL && (c->secret != NULL) == (target->secret != NULL))
         c->query = dns_lookup(dns, target->host, on_addresses, c, NULL);
     if (c->query == NULL) {
         client_free(c);
@@ -502,6 +525,7 @@ void client_free(struct client *c)
         stream_free(c->runners[i].stream);
     if (c->timer != NULL)
         event_free(c->timer);
+    secret_free(c->secret);
     client_fsm_free(c->fsm);
     free(c);
 }

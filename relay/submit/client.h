@@ -51,7 +51,8 @@ struct client_target {
     bool no_chunking; /* see client_settings */
     const char *helo;
     const char *login;
-    const struct secret *password; /* may be NULL without needs_auth */
+    const char *mechanisms;      /* that may be used, in order of preference; copied */
+    const struct secret *secret; /* password or access token, copied; NULL without needs_auth */
     struct tls_context *tls;
 };
 
@@ -67,7 +68,8 @@ struct client_events {
     void (*on_doubt)(void *ctx, struct client *c);
     void (*on_result)(void *ctx, struct client *c, enum client_stage stage,
                       const struct reply *reply);
-    /* The session cannot go on and is being closed; after on_result if a transaction was open. */
+    /* The session cannot go on and is being closed; after on_result if a transaction was open. What
+     * the server said of a refused token before its reply stands behind the reply's text. */
     void (*on_failed)(void *ctx, struct client *c, enum client_stage stage,
                       const struct reply *reply);
     /* The last one; call client_free(). peer_closed: its end was seen, or there was no connection.

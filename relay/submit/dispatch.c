@@ -33,6 +33,7 @@ struct attempt {
     struct client_transaction tx;
     uint32_t recipients;
     uint64_t began_ms;
+    uint64_t token; /* that the connection signed in with */
     bool has_outcome;
     bool submitted; /* the budget counts it */
     bool doubting;  /* the mark is on its way to the disk */
@@ -176,8 +177,7 @@ static void tell_mailbox(struct attempt *a, enum client_stage stage, const struc
     if (end->verdict.action == VERDICT_DELIVERED)
         mailbox_delivered(m, now_of(d), clock_wall_ms(d->set.clock));
     if (end->has_mailbox_verdict)
-        mailbox_judge(m, &end->mailbox_verdict, stage, &end->mailbox_reply, now_of(d),
-                      random_draw());
+        pool_judge(a->pool, &end->mailbox_verdict, stage, &end->mailbox_reply, a->token);
 }
 
 static bool others_wait(const struct attempt *a)
@@ -322,6 +322,7 @@ static void attempt_submit(struct attempt *a)
                                         .size = letter_size(a->letter),
                                         .warm = a->connection->warm};
     a->submitted = true;
+    a->token = a->connection->token;
     a->began_ms = now_of(a->dispatch);
     budget_message_started(m->budget, a->recipients, a->began_ms);
     client_submit(a->connection->client, &a->tx, a->letter);
@@ -617,6 +618,8 @@ static void on_run(evutil_socket_t fd, short what, void *ctx)
 static bool make_pool(struct dispatch *d, size_t i, struct error *err)
 {
     const struct pool_settings settings = {.mailbox = &d->mailboxes[i],
+                                           .signins = d->set.signins,
+                                           .index = i,
                                            .streams = d->set.streams,
                                            .dns = d->set.dns,
                                            .clock = d->set.clock,
@@ -752,6 +755,7 @@ bool dispatch_resume(struct dispatch *d, const char *mailbox)
         if (strcmp(d->mailboxes[i].config->name, mailbox) != 0)
             continue;
         mailbox_start_over(&d->mailboxes[i]);
+        pool_retry(d->pools[i]);
         dispatch_wake(d);
         return true;
     }

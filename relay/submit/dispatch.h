@@ -30,6 +30,7 @@ struct event_base;
 struct dispatch;
 struct dns;
 struct replies; /* relay/submit/replies.h */
+struct signins;
 
 struct dispatch_settings {
     struct event_base *base;
@@ -45,6 +46,7 @@ struct dispatch_settings {
     void (*on_settled)(void *ctx, uint64_t id, enum queue_state state, size_t failed,
                        const char *device, const char *reason);
     void *ctx;
+    struct signins *signins; /* NULL when no mailbox has OAuth */
 };
 
 enum mailbox_state {

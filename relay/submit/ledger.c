@@ -82,11 +82,15 @@ static int32_t print_of(const struct ledger *l, const struct secret *s)
     return (int32_t)(siphash(l->key, secret_text(s), secret_length(s)) & SECRET_BITS);
 }
 
-/* The password is read now to see whether it is another one; one that cannot be read is not. */
+/* The password is read now to see whether it is another one; one that cannot be read is not. With
+ * OAuth it is tried in any case: a refusal locks nobody out, and whether the application's secret
+ * is another one its sign-in knows. */
 static bool has_other_password(const struct ledger *l, struct mailbox *m,
                                const struct ledger_row *row)
 {
     struct error err = ERROR_INIT;
+    if (m->config->has_oauth)
+        return true;
     if (m->config->auth != CONFIG_AUTH_PASSWORD)
         return false;
     m->password = secret_of_mailbox(m->config->name, m->config->password_file, &err);
@@ -112,9 +116,8 @@ static void take_trouble(const struct ledger *l, struct mailbox *m, const struct
     memcpy(m->last_reply, row->last_reply, sizeof m->last_reply);
     log_event(LOG_LEVEL_WARN, "mailbox-still-in-trouble", LOG_STR("mailbox", m->config->name),
               LOG_STR("state", row->state), LOG_MS("wait", m->next_try_ms - now_ms),
-              LOG_STR("password", other ? "changed: it is tried at once" : ""),
-              LOG_STR("reason", m->problem), LOG_STR("remedy", m->remedy),
-              LOG_STR("reply", m->last_reply), LOG_END);
+              LOG_STR("effect", other ? "it is tried at once" : ""), LOG_STR("reason", m->problem),
+              LOG_STR("remedy", m->remedy), LOG_STR("reply", m->last_reply), LOG_END);
 }
 
 static void take_lessons(struct mailbox *m, const struct ledger_row *row, uint64_t now_ms,

@@ -21,6 +21,7 @@ bool mailbox_init(struct mailbox *m, const struct config_mailbox *config, struct
                                          .recipients_per_day = config->recipients_per_day,
                                          .urgent_reserve = config->urgent_reserve};
     *m = (struct mailbox){.config = config, .max_size = config->max_size};
+    mailbox_choose_signin(m, true);
     m->budget = budget_new(&limits);
     return m->budget != NULL || error_set(err, ERROR_NO_ROOM, "out of memory");
 }
@@ -29,6 +30,7 @@ void mailbox_done(struct mailbox *m)
 {
     budget_free(m->budget);
     secret_free(m->password);
+    secret_free(m->token);
     tls_context_free(m->tls);
     *m = (struct mailbox){.config = NULL};
 }
@@ -102,8 +104,9 @@ static void mailbox_turned_away(struct mailbox *m, const struct verdict *v,
 static void mailbox_note(struct mailbox *m, const struct verdict *v, const struct reply *reply)
 {
     snprintf(m->last_verdict, sizeof m->last_verdict, "%s", v->name);
-    snprintf(m->problem, sizeof m->problem, "%s", v->what);
-    snprintf(m->remedy, sizeof m->remedy, "%s: %s", v->who, v->how);
+    bool token = m->with_token && v->token_how != NULL;
+    snprintf(m->problem, sizeof m->problem, "%s", token ? v->token_what : v->what);
+    snprintf(m->remedy, sizeof m->remedy, "%s: %s", v->who, token ? v->token_how : v->how);
     reply_format(reply, m->last_reply, sizeof m->last_reply);
 }
 
@@ -140,7 +143,8 @@ bool mailbox_prepare(struct mailbox *m, uint64_t now_ms, uint32_t jitter)
     struct error err = ERROR_INIT;
     struct reply local;
     const struct config_mailbox *c = m->config;
-    if (c->auth == CONFIG_AUTH_PASSWORD && (m->password == NULL || !m->proven)) {
+    bool password = !m->with_token && (c->auth & CONFIG_AUTH_NONE) == 0;
+    if (password && (m->password == NULL || !m->proven)) {
         secret_free(m->password);
         m->password = secret_of_mailbox(c->name, c->password_file, &err);
     }
@@ -166,8 +170,9 @@ static bool has_other_password(const struct mailbox *m)
 /* Connections borrow the password that is there: mailbox_prepare() takes the other one. */
 static void look_for_password(struct mailbox *m, uint64_t now_ms)
 {
-    if (m->state == MAILBOX_READY || m->config->auth != CONFIG_AUTH_PASSWORD ||
-        now_ms < m->look_ms || now_ms >= m->next_try_ms)
+    if (m->state == MAILBOX_READY || m->with_token ||
+        (m->config->auth & CONFIG_AUTH_PASSWORD) == 0 || now_ms < m->look_ms ||
+        now_ms >= m->next_try_ms)
         return;
     m->look_ms = now_ms + MAILBOX_LOOK_MS;
     if (!has_other_password(m))
@@ -191,6 +196,64 @@ void mailbox_tick(struct mailbox *m, uint64_t now_ms)
         forget_size(m);
 }
 
+/* ---- tokens ---------------------------------------------------------------------------------- */
+
+void mailbox_choose_signin(struct mailbox *m, bool oauth_is_set_up)
+{
+    const struct config_mailbox *c = m->config;
+    bool password = (c->auth & CONFIG_AUTH_PASSWORD) != 0;
+    bool with_token = c->has_oauth && (oauth_is_set_up || !password);
+    if (with_token != m->with_token)
+        m->proven = false;
+    m->with_token = with_token;
+}
+
+bool mailbox_needs_token(const struct mailbox *m, uint64_t now_ms)
+{
+    return m->with_token && (m->token == NULL || now_ms >= m->token_until_ms);
+}
+
+void mailbox_give_token(struct mailbox *m, const char *token, uint64_t generation, uint64_t ends_ms,
+                        uint64_t now_ms)
+{
+    mailbox_drop_token(m);
+    m->token = secret_from_text(token, strlen(token), NULL);
+    m->token_generation = generation;
+    m->token_until_ms = ends_ms < now_ms + MAILBOX_TOKEN_MS ? ends_ms : now_ms + MAILBOX_TOKEN_MS;
+    m->token_missing = false;
+}
+
+/* Connections that use it have their own copy once they sign in. */
+void mailbox_drop_token(struct mailbox *m)
+{
+    secret_free(m->token);
+    m->token = NULL;
+}
+
+void mailbox_no_token(struct mailbox *m, const struct verdict *v, const char *said, uint64_t now_ms,
+                      uint32_t jitter)
+{
+    struct reply local;
+    reply_local(&local, LOCAL_SECRET, "%s", said);
+    m->token_missing = true;
+    mailbox_judge(m, v, STAGE_CONNECT, &local, now_ms, jitter);
+}
+
+bool mailbox_may_freshen(struct mailbox *m, const struct verdict *v, enum client_stage stage)
+{
+    bool again = stage != STAGE_AUTH && m->fresh_tried;
+    if (!m->with_token || !v->fresh_token)
+        return false;
+    m->proven = false;
+    m->fresh_tried = m->fresh_tried || stage != STAGE_AUTH;
+    return !again;
+}
+
+const struct secret *mailbox_secret(const struct mailbox *m)
+{
+    return m->with_token ? m->token : m->password;
+}
+
 /* ---- success --------------------------------------------------------------------------------- */
 
 void mailbox_signed_in(struct mailbox *m, const char *mechanism)
@@ -202,6 +265,7 @@ void mailbox_signed_in(struct mailbox *m, const char *mechanism)
 void mailbox_delivered(struct mailbox *m, uint64_t now_ms, uint64_t wall_ms)
 {
     m->delivered++;
+    m->fresh_tried = false;
     m->last_success_wall_ms = wall_ms;
     budget_succeeded(m->budget, now_ms);
     if (m->state == MAILBOX_READY)

@@ -7,6 +7,10 @@
  * alone until it is accepted again, because every refused attempt counts towards the account's
  * lockout. A password that was changed ends the wait: it is tried at once. Time is an argument; no
  * sockets, no callbacks.
+ *
+ * A mailbox signs in with an access token, with its password, or not at all. A token is given for
+ * the connections that are opened now (mailbox_needs_token()); whoever gives them says what a
+ * refusal of one means (signin/signins.h).
  */
 #ifndef OUTTRAY_RELAY_SUBMIT_MAILBOX_H
 #define OUTTRAY_RELAY_SUBMIT_MAILBOX_H
@@ -28,12 +32,19 @@
 #define MAILBOX_NO_BDAT_MS     (24ull * 3600 * 1000)
 #define MAILBOX_SIZE_MS        (7 * 24ull * 3600 * 1000) /* how long a size that was taught holds */
 #define MAILBOX_LOOK_MS        5000 /* between two looks at the password of one in trouble */
+#define MAILBOX_TOKEN_MS       (30 * 1000u) /* how long a token that was given is used without asking */
 #define MAILBOX_SIZE_LEARN_MIN (1024 * 1024u) /* a refusal for size teaches nothing below */
 
 struct mailbox {
     const struct config_mailbox *config;
     struct budget *budget;
     struct secret *password; /* NULL: none needed, or unreadable (see secret_trouble) */
+    bool with_token;         /* signs in with a token now */
+    struct secret *token;    /* NULL: none was given yet, or it was refused */
+    uint64_t token_generation;
+    uint64_t token_until_ms;
+    bool token_missing; /* none could be had when it was last asked for */
+    bool fresh_tried;   /* a token was refused after the sign-in, since a message was last taken */
     struct tls_context *tls; /* made with the first connection */
     enum mailbox_state state;
     uint64_t next_try_ms;
@@ -70,6 +81,25 @@ bool mailbox_prepare(struct mailbox *m, uint64_t now_ms, uint32_t jitter);
 /* About once a second: ends the wait when the password has changed, and forgets a size that was
  * taught long ago. */
 void mailbox_tick(struct mailbox *m, uint64_t now_ms);
+
+/* Chooses between token and password, where the configuration allows both: the password serves only
+ * until OAuth is set up. */
+void mailbox_choose_signin(struct mailbox *m, bool oauth_is_set_up);
+/* It signs in with a token and has none to open a connection with now. */
+bool mailbox_needs_token(const struct mailbox *m, uint64_t now_ms);
+/* The token to use from now on, good until ends_ms. Copied. Without memory it still needs one. */
+void mailbox_give_token(struct mailbox *m, const char *token, uint64_t generation, uint64_t ends_ms,
+                        uint64_t now_ms);
+void mailbox_drop_token(struct mailbox *m);
+/* No token can be had, for the reason in v, whose texts need not be static, as is said in `said`.
+ */
+void mailbox_no_token(struct mailbox *m, const struct verdict *v, const char *said, uint64_t now_ms,
+                      uint32_t jitter);
+/* True when the verdict of a refusal may be put off until a fresh token was tried: not twice in a
+ * row where the sign-in itself was accepted. */
+bool mailbox_may_freshen(struct mailbox *m, const struct verdict *v, enum client_stage stage);
+/* What a connection signs in with now; NULL without sign-in. */
+const struct secret *mailbox_secret(const struct mailbox *m);
 
 void mailbox_signed_in(struct mailbox *m, const char *mechanism);
 void mailbox_delivered(struct mailbox *m, uint64_t now_ms, uint64_t wall_ms);

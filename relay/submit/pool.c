@@ -10,6 +10,8 @@
 struct pool {
     struct pool_settings set;
     struct client_target target;
+    struct credential credential;
+    char mechanisms[CONFIG_MECHANISMS_MAX];
     struct pool_connection *connections; /* newest first */
     size_t count[POOL_STATE_COUNT];
     bool stopping;
@@ -109,6 +111,7 @@ static void on_ready(void *ctx, struct client *client)
     if (c->state == POOL_CONNECTING) {
         c->ready_ms = pool_now(c->pool);
         mailbox_signed_in(m, client_mechanism(client));
+        credential_accepted(&c->pool->credential);
         log_event(LOG_LEVEL_INFO, "signed-in", LOG_ID("connection", client_id(client)),
                   LOG_STR("mailbox", m->config->name), LOG_STR("upstream", m->config->host),
                   LOG_STR("mechanism", client_mechanism(client)),
@@ -167,7 +170,7 @@ static void on_failed(void *ctx, struct client *client, enum client_stage stage,
     else if (is_trouble(c)) {
         struct verdict v = verdict_of(stage, reply);
         (void)replies_note(p->set.replies, stage, reply, clock_wall_ms(p->set.clock));
-        mailbox_judge(p->set.mailbox, &v, stage, reply, pool_now(p), random_draw());
+        pool_judge(p, &v, stage, reply, c->token);
     }
     if (c->state != POOL_CLOSING) {
         log_event(LOG_LEVEL_DEBUG, "connection-end", LOG_ID("connection", client_id(client)),
@@ -235,10 +238,24 @@ void pool_return(struct pool_connection *c)
     pool_idle(c);
 }
 
-/* The password may have been read again since the last connection. */
+void pool_judge(struct pool *p, const struct verdict *v, enum client_stage stage,
+                const struct reply *reply, uint64_t token)
+{
+    credential_judge(&p->credential, v, stage, reply, token);
+}
+
+void pool_retry(struct pool *p)
+{
+    credential_retry(&p->credential);
+}
+
+/* Password or token may be another one since the last connection. */
 static void refresh_target(struct pool *p)
 {
-    p->target.password = p->set.mailbox->password;
+    const struct mailbox *m = p->set.mailbox;
+    config_mechanisms(m->config, m->with_token ? CONFIG_AUTH_OAUTH2 : CONFIG_AUTH_PASSWORD,
+                      p->mechanisms);
+    p->target.secret = mailbox_secret(m);
     p->target.tls = p->set.mailbox->tls;
     p->target.no_chunking = pool_now(p) < p->set.mailbox->no_bdat_until_ms;
 }
@@ -248,7 +265,10 @@ static bool pool_open_one(struct pool *p)
     struct pool_connection *c = calloc(1, sizeof *c);
     if (c == NULL)
         return false;
-    *c = (struct pool_connection){.pool = p, .opened_ms = pool_now(p), .since_ms = pool_now(p)};
+    *c = (struct pool_connection){.pool = p,
+                                  .opened_ms = pool_now(p),
+                                  .since_ms = pool_now(p),
+                                  .token = credential_generation(&p->credential)};
     refresh_target(p);
     c->client = client_new(p->set.streams, p->set.dns, &p->target, ++*p->set.next_id,
                            &pool_client_events, c);
@@ -269,7 +289,7 @@ void pool_open(struct pool *p, size_t wanted)
     while (!p->stopping && p->count[POOL_CONNECTING] < wanted &&
            mailbox_is_usable(m, pool_now(p)) &&
            pool_active(p) < mailbox_connections_allowed(m, pool_now(p)) &&
-           budget_may_connect(m->budget, pool_now(p)) &&
+           budget_may_connect(m->budget, pool_now(p)) && credential_is_ready(&p->credential) &&
            mailbox_prepare(m, pool_now(p), random_draw())) {
         if (!pool_open_one(p))
             return;
@@ -279,6 +299,7 @@ void pool_open(struct pool *p, size_t wanted)
 void pool_tick(struct pool *p)
 {
     struct pool_connection *next = NULL;
+    credential_tick(&p->credential);
     for (struct pool_connection *c = p->connections; c != NULL; c = next) {
         next = c->next; /* closing never frees at once */
         if (c->state != POOL_IDLE)
@@ -300,6 +321,7 @@ void pool_stop(struct pool *p)
 {
     struct pool_connection *next = NULL;
     p->stopping = true;
+    credential_stop(&p->credential);
     for (struct pool_connection *c = p->connections; c != NULL; c = next) {
         next = c->next;
         if (c->state == POOL_IDLE)
@@ -319,6 +341,11 @@ struct mailbox *pool_mailbox(const struct pool *p)
     return p->set.mailbox;
 }
 
+static void on_credential(void *ctx)
+{
+    pool_changed(ctx);
+}
+
 struct pool *pool_new(const struct pool_settings *settings)
 {
     struct pool *p = calloc(1, sizeof *p);
@@ -326,11 +353,18 @@ struct pool *pool_new(const struct pool_settings *settings)
         return NULL;
     const struct config_mailbox *c = settings->mailbox->config;
     p->set = *settings;
+    p->credential = (struct credential){.mailbox = settings->mailbox,
+                                        .signins = settings->signins,
+                                        .index = settings->index,
+                                        .clock = settings->clock,
+                                        .on_change = on_credential,
+                                        .ctx = p};
     p->target = (struct client_target){.mailbox = c->name,
                                        .host = c->host,
                                        .port = c->port,
                                        .implicit_tls = c->tls == CONFIG_TLS_IMPLICIT,
-                                       .needs_auth = c->auth != CONFIG_AUTH_NONE,
+                                       .needs_auth = (c->auth & CONFIG_AUTH_NONE) == 0,
+                                       .mechanisms = p->mechanisms,
                                        .helo = c->helo[0] != '\0' ? c->helo : settings->hostname,
                                        .login = c->login};
     return p;
@@ -351,6 +385,7 @@ void pool_free(struct pool *p)
 {
     if (p == NULL)
         return;
+    credential_stop(&p->credential);
     while (p->connections != NULL) {
         struct pool_connection *c = p->connections;
         p->connections = c->next;

@@ -20,6 +20,7 @@
 
 #include "relay/base/clock.h"
 #include "relay/submit/client.h"
+#include "relay/submit/credential.h"
 #include "relay/submit/mailbox.h"
 
 #define POOL_WARM_MS     20000
@@ -49,6 +50,7 @@ struct pool_connection {
     uint64_t ready_ms; /* when it was signed in */
     uint32_t uses;     /* messages lent to it */
     uint32_t runners;  /* slots taken besides its own, while addresses race */
+    uint64_t token;    /* generation of the token that it signs in with; 0 = none */
     bool warm;         /* when it was lent, it had not been idle for POOL_WARM_MS */
     bool spoiled;      /* its last reply says that it must not be used again */
     void *borrower;    /* set by whoever has it */
@@ -69,6 +71,8 @@ struct pool_borrower {
 
 struct pool_settings {
     struct mailbox *mailbox;
+    struct signins *signins; /* NULL without OAuth */
+    size_t index;            /* of the mailbox in signins */
     struct stream_loop *streams;
     struct dns *dns;
     const struct clock *clock;
@@ -89,6 +93,12 @@ void pool_free(struct pool *p); /* drops everything; accepts NULL */
 struct pool_connection *pool_lend(struct pool *p, void *borrower);
 /* Gives back a connection on which nothing was begun. */
 void pool_return(struct pool_connection *c);
+/* Judges a verdict about the mailbox, upstream or network that a message met on a connection with
+ * this token. */
+void pool_judge(struct pool *p, const struct verdict *v, enum client_stage stage,
+                const struct reply *reply, uint64_t token);
+/* The operator has mended something. */
+void pool_retry(struct pool *p);
 /* Opens connections until `wanted` are connecting or the budget is spent. */
 void pool_open(struct pool *p, size_t wanted);
 /* Once a second: closes what is idle too long, too old, or more than allowed. */

@@ -63,6 +63,8 @@ struct verdict {
     const char *what; /* what happened, a sentence */
     const char *who;  /* who can fix it */
     const char *how;  /* and how, a sentence */
+    const char *token_what; /* both instead where the sign-in was with a token; NULL: the same */
+    const char *token_how;
 };
 
 struct verdict verdict_of(enum client_stage stage, const struct reply *reply);

@@ -34,58 +34,75 @@ const struct verdict_row verdict_rows[] = {
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "SmtpClientAuthentication is disabled for the Tenant") =
          {IS("smtp_auth_off_for_tenant", PAUSE, MAILBOX),
           .what = "SMTP AUTH is switched off for the whole organisation.", .who = MAIL_ADMIN,
-          .how = "Switch it on for this mailbox: Set-CASMailbox <mailbox> "
-                 "-SmtpClientAuthenticationDisabled $false. It can take an hour to apply."}},
+          .how =
+              "Switch it on for this mailbox, which OAuth needs as well: Set-CASMailbox <mailbox> "
+              "-SmtpClientAuthenticationDisabled $false. It can take an hour to apply."}},
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "SmtpClientAuthentication is disabled for the Mailbox") =
          {IS("smtp_auth_off_for_mailbox", PAUSE, MAILBOX),
           .what = "SMTP AUTH is switched off for this mailbox.", .who = MAIL_ADMIN,
-          .how =
-              "Switch it on: Set-CASMailbox <mailbox> -SmtpClientAuthenticationDisabled $false. It "
-              "can take an hour to apply."}},
+          .how = "Switch it on, which OAuth needs as well: Set-CASMailbox <mailbox> "
+                 "-SmtpClientAuthenticationDisabled $false. It can take an hour to apply."}},
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "basic authentication is disabled") =
          {IS("basic_auth_disabled", PAUSE, MAILBOX),
           .what = "The service no longer takes passwords for this mailbox.", .who = MAIL_ADMIN,
           .how =
-              "Allow Basic authentication (SMTP AUTH) for it while that is still possible, or "
-              "use a mailbox or provider that takes a password. The mail waits here meanwhile."}},
+              "Use auth = oauth2 for this mailbox; outtray-oauth(7) has the commands. Until then "
+              "an authentication policy may allow Basic authentication for SMTP, as long as that "
+              "is possible. The mail waits here meanwhile."}},
     {WHEN(AT_AUTH, 5, "5.7.30", "Basic authentication is not supported") =
          {IS("basic_auth_retired", PAUSE, MAILBOX),
           .what = "Password sign-in has been retired or switched off for sending mail.",
           .who = MAIL_ADMIN,
-          .how = "Switch Basic authentication for SMTP on again while that is still possible, or "
-                 "use a "
-                 "mailbox or provider that takes a password. The mail waits here meanwhile."}},
+          .how = "Use auth = oauth2 for this mailbox; outtray-oauth(7) has the commands. Or switch "
+                 "Basic authentication for SMTP on again while that is still possible. The mail "
+                 "waits here meanwhile."}},
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "user credentials were incorrect") =
          {IS("wrong_password", PAUSE, MAILBOX), .wait_ms = 60 * MINUTE,
           .what = "The user name or the password is wrong.", .who = MAIL_ADMIN,
-          .how = "Write the right password into the mailbox's password_file; it is tried at once. "
-                 "An account with several sign-in factors needs an app password. Trying "
-                 "often would lock the account."}},
+          .how = "Write the right password into the mailbox's password_file; it is tried at "
+                 "once. An account with several sign-in factors needs an app password, or "
+                 "auth = oauth2. Trying often would lock the account."}},
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "security defaults policy") =
          {IS("security_defaults", PAUSE, MAILBOX),
-          .what = "The organisation's security defaults forbid signing in with a password.",
-          .who = MAIL_ADMIN,
-          .how = "Replace the security defaults by policies that leave this mailbox out."}},
+          .what = "The organisation's security defaults forbid this sign-in.", .who = MAIL_ADMIN,
+          .how = "Use auth = oauth2 for this mailbox (outtray-oauth(7)), or replace the security "
+                 "defaults by Conditional Access policies that leave it out: Entra admin center, "
+                 "Identity, Overview, Properties, Manage security defaults.",
+          .token_what =
+              "The organisation's security defaults forbid SMTP AUTH, with a token as well.",
+          .token_how =
+              "Replace the security defaults by Conditional Access policies that leave this "
+              "mailbox out: Entra admin center, Identity, Overview, Properties, Manage "
+              "security defaults."}},
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "did not meet the criteria to be authenticated") =
          {IS("conditional_access", PAUSE, MAILBOX),
           .what =
               "A Conditional Access policy refused the sign-in, perhaps because of the address it "
               "came from.",
           .who = MAIL_ADMIN,
-          .how = "Look up the refusal in the sign-in log and leave this mailbox or this office's "
-                 "address out of the policy."}},
+          .how =
+              "Look up the refusal in the Entra admin center, Monitoring, Sign-in logs, and leave "
+              "this mailbox or this office's address out of the policy; or use auth = oauth2 with "
+              "an application, to which policies for users do not apply.",
+          .token_what = "A Conditional Access policy refused the sign-in, perhaps because of the "
+                        "address it came from.",
+          .token_how =
+              "Look up the refusal in the Entra admin center, Monitoring, Sign-in logs, and "
+              "leave this application, mailbox or office's address out of the policy."}},
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "account locked|account has an issue") =
          {IS("account_locked", PAUSE, MAILBOX), .wait_ms = 30 * MINUTE,
           .what = "The account is locked, after failed sign-ins or because it looks at risk.",
           .who = MAIL_ADMIN,
-          .how = "Wait half an hour; if it stays locked, unblock the account and look for whatever "
-                 "else signs in with a wrong password."}},
+          .how = "Wait half an hour; if it stays locked, unblock the account (Entra admin center, "
+                 "Protection, Risky users) and look for whatever else signs in with a wrong "
+                 "password."}},
     {WHEN(AT_AUTH | AT_MAIL, 5, NULL, "federated STS") =
          {IS("federation_unreachable", BACK, MAILBOX), .again = VERDICT_PAUSE,
           .lasting_ms = 60 * MINUTE,
           .what = "The organisation's own sign-in server could not be reached by the service.",
           .who = MAIL_ADMIN,
-          .how = "Check that the federation server is up and reachable over HTTPS."}},
+          .how = "Check that the federation server is up and reachable over HTTPS, or use auth = "
+                 "oauth2 with an application, which does not need it."}},
     {WHEN(AT_AUTH, 5, "5.5.127",
           "Token will expire soon") = {IS("token_expires", SOON, MAILBOX), .fresh_token = true,
                                        .what = "The access token has too little time left.",
@@ -94,7 +111,10 @@ const struct verdict_row verdict_rows[] = {
          {IS("token_malformed", PAUSE, MAILBOX), .fresh_token = true,
           .what = "The service could not read the sign-in, or it belongs to another account.",
           .who = MAIL_ADMIN,
-          .how = "Check that the mailbox address is the one that the application may use."}},
+          .how =
+              "Check that address and login of the mailbox are those that the application may "
+              "use; \"outtray token MAILBOX\" shows what the token is for. For High Volume Email "
+              "the application is added with Add-HVEAppAccess."}},
     {WHEN(AT_AUTH, 535, "5.7.3", NULL) =
          {IS("identity_refused", PAUSE, MAILBOX), .wait_ms = 15 * MINUTE, .fresh_token = true,
           .what = "The service does not accept this identity: a wrong password, or an account that "
@@ -102,31 +122,59 @@ const struct verdict_row verdict_rows[] = {
           .who = RELAY_OPERATOR,
           .how = "Check address and login of the mailbox, write the right password into its "
                  "password_file, where it is tried at once. Changes at Microsoft can take an "
-                 "hour. Trying often would lock the account."}},
+                 "hour. Trying often would lock the account.",
+          .token_what = "The service does not accept the token for this mailbox, also not a fresh "
+                        "one: the application may not use the mailbox, or not yet.",
+          .token_how =
+              "Have the administrator check New-ServicePrincipal (with the object id of the "
+              "enterprise application), Add-MailboxPermission or the role \"Application "
+              "SMTP.SendAsApp\", and Set-CASMailbox -SmtpClientAuthenticationDisabled "
+              "$false; \"outtray token MAILBOX\" shows what the token says, outtray-oauth(7) "
+              "has the commands. Changes can take an hour."}},
     {WHEN(AT_AUTH, 5, "5.7.8", NULL) =
          {IS("credentials_refused", PAUSE, MAILBOX), .wait_ms = 60 * MINUTE, .fresh_token = true,
           .what = "The user name or the password was not accepted.", .who = MAIL_ADMIN,
-          .how = "Write the right password into the mailbox's password_file; it is tried at once. "
-                 "Some services want an app password."}},
+          .how = "Write the right password into the mailbox's password_file; it is tried at "
+                 "once. Some services want an app password, or auth = oauth2.",
+          .token_what = "The token was not accepted for this mailbox, also not a fresh one.",
+          .token_how = "Check the scope of the token (\"outtray token MAILBOX\") and that whoever "
+                       "signed in, or the application, may use this mailbox; then \"outtray resume "
+                       "MAILBOX\"."}},
     {WHEN(AT_AUTH, 5, "5.7.139", NULL) =
          {IS("sign_in_refused", PAUSE, MAILBOX), .fresh_token = true,
           .what = "The sign-in was refused by a policy or setting of the organisation.",
           .who = MAIL_ADMIN,
           .how =
-              "Look up the refusal in the organisation's sign-in log; the reply names the cause."}},
+              "Look up the refusal in the Entra admin center, Monitoring, Sign-in logs; the reply "
+              "names the cause. A password may not be allowed any more: then use auth = oauth2.",
+          .token_what = "The sign-in was refused by a policy or setting of the organisation.",
+          .token_how = "Look up the refusal in the Entra admin center, Monitoring, Sign-in logs, "
+                       "Service principal sign-ins; the reply names the cause."}},
     {WHEN(AT_AUTH, 502, NULL,
           NULL) = {IS("mechanism_unsupported", PAUSE, MAILBOX),
                    .what = "The server does not support the way of signing in that was used.",
                    .who = RELAY_OPERATOR,
-                   .how = "Check host and port; the server must offer AUTH LOGIN or PLAIN."}},
+                   .how = "Check host and port, and name another one in the mailbox's mechanisms: "
+                          "XOAUTH2 or OAUTHBEARER with OAuth, LOGIN or PLAIN with a password."}},
     {WHEN(AT_AUTH, 504, NULL, NULL) =
          {IS("mechanism_not_offered", PAUSE, MAILBOX),
           .what =
               "The server does not offer the way of signing in that was used; this is common when "
               "it is not a submission server.",
           .who = RELAY_OPERATOR,
-          .how = "Check host and port (smtp.office365.com and 587 for Microsoft 365) and the "
-                 "mailbox's sign-in."}},
+          .how = "Check host and port (smtp.office365.com and 587 for Microsoft 365, not the name "
+                 "that ends in mail.protection.outlook.com) and the mailbox's auth and "
+                 "mechanisms."}},
+    {WHEN(AT_AUTH | AT_TRANSACTION, 430, NULL, NULL) =
+         {IS("mailbox_logon_failed", BACK, MAILBOX), .again = VERDICT_PAUSE,
+          .lasting_ms = 60 * MINUTE, .fresh_token = true,
+          .what = "The service cannot open the mailbox for whoever signed in.", .who = MAIL_ADMIN,
+          .how = "Check the mailbox address and that whoever signs in may open the mailbox.",
+          .token_what = "The token is right, but the application may not open the mailbox, or not "
+                        "yet.",
+          .token_how = "Give it the permission: Add-MailboxPermission -Identity <mailbox> -User "
+                       "<service principal> -AccessRights FullAccess, or the role \"Application "
+                       "SMTP.SendAsApp\". It can take an hour to apply."}},
     {WHEN(AT_AUTH, 454, NULL, NULL) =
          {IS("auth_unavailable", BACK, UPSTREAM),
           .what =
@@ -233,15 +281,20 @@ const struct verdict_row verdict_rows[] = {
           "Must issue a STARTTLS") = {IS("starttls_required", PAUSE, UPSTREAM),
                                       .what = "The server wants TLS first.", .who = RELAY_OPERATOR,
                                       .how = "Check the port and the TLS setting of the mailbox."}},
-    {WHEN(AT_TRANSACTION, 5, "5.7.57", "Client not authenticated|Client was not authenticated") =
-         {IS("not_authenticated", PAUSE, MAILBOX),
+    {WHEN(AT_AUTH | AT_TRANSACTION, 5, "5.7.57",
+          "Client not authenticated|Client was not authenticated") =
+         {IS("not_authenticated", PAUSE, MAILBOX), .fresh_token = true,
           .what = "The server does not regard this connection as signed in.", .who = MAIL_ADMIN,
           .how =
-              "Check the mailbox's sign-in; the reply to AUTH shows the cause. A server that takes "
-              "mail without sign-in needs this office's address on its list."}},
+              "Check the mailbox's auth and SMTP AUTH of the mailbox (Set-CASMailbox <mailbox> "
+              "-SmtpClientAuthenticationDisabled $false); the reply to AUTH shows the cause. A "
+              "server that takes mail without sign-in needs this office's address on its list."}},
     {WHEN(AT_TRANSACTION, 530, NULL,
-          NULL) = {IS("not_authenticated", PAUSE, MAILBOX), .what = "The server wants a sign-in.",
-                   .who = MAIL_ADMIN, .how = "Configure a sign-in for the mailbox."}},
+          NULL) = {IS("not_authenticated", PAUSE, MAILBOX), .fresh_token = true,
+                   .what = "The server wants a sign-in.", .who = RELAY_OPERATOR,
+                   .how = "Configure a sign-in for the mailbox: auth = oauth2, or password.",
+                   .token_what = "The server no longer takes this session for signed in.",
+                   .token_how = "See \"outtray token MAILBOX\"; the token may have been revoked."}},
     {WHEN(AT_TRANSACTION, 5, "5.1.90",
           "SubmissionQuotaExceeded|Submission quota exceeded|daily limit for message recipients") =
          {IS("recipient_quota", PAUSE, MAILBOX), .wait_ms = 60 * MINUTE,
@@ -457,10 +510,14 @@ const struct verdict_row verdict_default_rows[] = {
     {WHEN(AT_ANY, 4, NULL, NULL) = {IS("temporary_session", BACK, UPSTREAM),
                                     .what = "The service cannot take mail at the moment.",
                                     .who = MAIL_SERVICE, .how = "Wait; it is tried again."}},
-    {WHEN(AT_AUTH, 5, NULL, NULL) =
-         {IS("sign_in_refused", PAUSE, MAILBOX), .fresh_token = true,
-          .what = "The sign-in was refused.", .who = MAIL_ADMIN,
-          .how = "Check the mailbox's user name, password or token; the reply names the cause."}},
+    {WHEN(AT_AUTH, 5, NULL,
+          NULL) = {IS("sign_in_refused", PAUSE, MAILBOX), .fresh_token = true,
+                   .what = "The sign-in was refused.", .who = MAIL_ADMIN,
+                   .how = "Check the mailbox's login and password; the reply names the cause.",
+                   .token_what = "The sign-in with a token was refused.",
+                   .token_how =
+                       "\"outtray token MAILBOX\" shows what the token is for; the reply names the "
+                       "cause."}},
     {WHEN(AT_RCPT, 5, NULL, NULL) = {IS("recipient_failed", RCPT_FAIL, RECIPIENT),
                                      .what = "The recipient was refused.", .who = SENDER,
                                      .how = "Check the address; the reply names the cause."}},
@@ -536,6 +593,11 @@ const struct verdict_local_row verdict_local_rows[] = {
          {IS("lost", BACK, NETWORK), .what = "The connection ended before its work was done.",
           .who = RELAY_OPERATOR,
           .how = "Wait; if it lasts, look at the internet connection and the firewall."}},
+    {LOCALLY(AT_AUTH, LOCAL_PROTOCOL) =
+         {IS("no_common_sign_in", PAUSE, MAILBOX),
+          .what = "The server and this mailbox found no way of signing in.", .who = RELAY_OPERATOR,
+          .how = "Compare what the server offers with the mailbox's auth and mechanisms, and check "
+                 "host and port."}},
     {LOCALLY(AT_ANY, LOCAL_PROTOCOL) =
          {IS("protocol", BACK, UPSTREAM), .again = VERDICT_PAUSE, .lasting_ms = 60 * MINUTE,
           .what = "The server sent something that is not SMTP.", .who = RELAY_OPERATOR,

@@ -126,12 +126,47 @@ static void try_spool(struct check *c)
     }
 }
 
+static void try_secret_file(struct check *c, const struct config_mailbox *m, const char *key,
+                            const char *file)
+{
+    struct error err = ERROR_INIT;
+    struct secret *s;
+
+    if (file[0] == '\0')
+        return;
+    s = secret_from_file(file, &err);
+    if (s == NULL && (c->as_daemon || err.kind == ERROR_MISSING))
+        problem(c, "mailbox %s, %s: %s", m->name, key, err.text);
+    else if (s == NULL)
+        note(c, "mailbox %s: %s %s cannot be used by %s; run the check with sudo to check it",
+             m->name, key, file, user_name());
+    secret_free(s);
+}
+
+/* The files alone: nothing is connected to. */
+static void try_oauth(struct check *c, const struct config_mailbox *m)
+{
+    bool person = m->grant == CONFIG_GRANT_DEVICE || m->grant == CONFIG_GRANT_BROWSER;
+
+    if (!m->has_oauth)
+        return;
+    try_secret_file(c, m, "client_secret_file", m->client_secret_file);
+    if (m->private_key_file[0] == '\0')
+        try_secret_file(c, m, "certificate_file", m->certificate_file);
+    try_secret_file(c, m, "private_key_file", m->private_key_file);
+    try_secret_file(c, m, "key_password_file", m->key_password_file);
+    try_secret_file(c, m, "service_account_file", m->service_account_file);
+    if (person && strcmp(m->sign_in, m->name) == 0)
+        note(c, "mailbox %s needs somebody to sign in once outtrayd runs: outtray login %s%s",
+             m->name, m->name, m->grant == CONFIG_GRANT_BROWSER ? " --browser" : "");
+}
+
 static void try_password(struct check *c, const struct config_mailbox *m)
 {
     struct error err = ERROR_INIT;
     struct secret *s;
 
-    if (m->auth == CONFIG_AUTH_NONE)
+    if ((m->auth & CONFIG_AUTH_PASSWORD) == 0)
         return;
     s = secret_of_mailbox(m->name, m->password_file, &err);
     if (s == NULL && m->password_file[0] == '\0')
@@ -229,6 +264,7 @@ static void try_all(struct check *c)
     try_device_passwords(c);
     for (size_t i = 0; i < c->config->mailbox_count; i++) {
         try_password(c, &c->config->mailboxes[i]);
+        try_oauth(c, &c->config->mailboxes[i]);
         try_authorities(c, &c->config->mailboxes[i]);
     }
     for (size_t i = 0; i < c->config->notify_count; i++)

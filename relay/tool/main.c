@@ -10,9 +10,11 @@
 #include "relay/tool/check.h"
 #include "relay/tool/commands.h"
 #include "relay/tool/devices.h"
+#include "relay/tool/login.h"
 #include "relay/tool/passwd.h"
 #include "relay/tool/replies.h"
 #include "relay/tool/spool.h"
+#include "relay/tool/token.h"
 #include "relay/tool/tool.h"
 #include "relay/version.h"
 
@@ -28,6 +30,7 @@ enum takes {
     TAKES_ALL_DEAD = 256, /* exactly one of --all-dead and an argument */
     TAKES_UNKNOWN = 512,  /* --unknown */
     TAKES_STAGE = 1024,   /* --stage */
+    TAKES_BROWSER = 2048, /* --browser */
 };
 
 struct command {
@@ -101,6 +104,17 @@ static const struct command commands[] = {
      TAKES_UNKNOWN, NULL,
      "Names, addresses and numbers in them are masked. Whoever sends them to the authors of\n"
      "Outtray helps to have them explained.\n"},
+    {"login", "MAILBOX [--browser]", "sign in as a person for a mailbox, with OAuth", login_run,
+     TAKES_ARGUMENT | TAKES_BROWSER, "needs the name of a mailbox; \"outtray status\" lists them",
+     "Shows a page and a code to type there, on any computer, and waits.\n\n"
+     "      --browser          sign in with a browser on this machine instead, where\n"
+     "                         codes are not allowed\n"},
+    {"token", "MAILBOX", "what a mailbox's OAuth token says, and whether it fits", token_run,
+     TAKES_ARGUMENT, "needs the name of a mailbox; \"outtray status\" lists them",
+     "Never the token itself. Ends with 1 when there is none, or it does not fit.\n"},
+    {"report", "sign-in", "mailboxes and devices that depend on a password", token_report,
+     TAKES_ARGUMENT, "needs what to report on: sign-in",
+     "Ends with 1 when a service that one of them uses switches passwords off.\n"},
     {"help", "[COMMAND]", "this page, or more about a command", command_help, TAKES_WORD, NULL,
      NULL},
 };
@@ -115,7 +129,7 @@ static const struct option options[] = {
     {"force", no_argument, NULL, 'f'},        {"transcript", no_argument, NULL, 't'},
     {"forget", no_argument, NULL, 'g'},       {"all-dead", no_argument, NULL, 'd'},
     {"unknown", no_argument, NULL, 'u'},      {"stage", required_argument, NULL, 'S'},
-    {NULL, 0, NULL, 0},
+    {"browser", no_argument, NULL, 'b'},      {NULL, 0, NULL, 0},
 };
 
 static void write_help(FILE *out)
@@ -223,6 +237,8 @@ static int misfit(const struct command *c, const struct tool *t, int arguments)
         return usage_error(t, "%s takes no --%s", c->name, t->forget ? "forget" : "transcript");
     if (t->transcript && t->forget)
         return usage_error(t, "%s takes --transcript or --forget, not both", c->name);
+    if (t->browser && (c->takes & TAKES_BROWSER) == 0)
+        return usage_error(t, "%s takes no --browser", c->name);
     if (t->force && t->output == NULL)
         return usage_error(t, "--force is for \"outtray export ID -o FILE\" only");
     if ((one && arguments == 0) || (one_or_all && all == (arguments > 0)))
@@ -299,6 +315,9 @@ static bool take_option(struct tool *t, int option)
         return true;
     case 'S':
         t->stage = optarg;
+        return true;
+    case 'b':
+        t->browser = true;
         return true;
     default:
         return false;

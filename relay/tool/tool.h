@@ -20,10 +20,11 @@ struct tool {
     bool all_dead;     /* by --all-dead */
     bool unknown;      /* by --unknown */
     const char *stage; /* by --stage, or NULL */
-    bool from_stdin; /* by --stdin */
+    bool from_stdin;   /* by --stdin */
     bool force;
     bool transcript;
     bool forget;
+    bool browser;         /* by --browser */
     const char *output;   /* by -o, or NULL */
     const char *argument; /* the message, mailbox or device, or NULL */
     char *const *words;   /* of a command that takes several: all behind its name */

@@ -3,7 +3,7 @@
 import subprocess
 import unittest
 
-from harness import BIN, MAILBOX, PASSWORD, ROOT, EndToEnd
+from harness import BIN, MAILBOX, PASSWORD, PRINTER, ROOT, EndToEnd, message
 
 EX_USAGE, EX_OSERR, EX_CONFIG = 64, 71, 78
 
@@ -121,7 +121,7 @@ class Samples(EndToEnd):
         sample["api"] = {"socket": relay.socket}
         relay.sections = sample
         relay.start()
-        data = relay.send()
+        data = relay.send(message().replace(PRINTER.encode(), MAILBOX.encode()))
         self.assertTrue(practice.wait_stored(1))
         self.assert_arrived(practice, data)
         self.assertEqual(practice.messages()[0]["mailbox"], MAILBOX)

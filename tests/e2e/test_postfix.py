@@ -16,9 +16,9 @@ class Submission(EndToEnd):
         self.addCleanup(server.stop)
         return server
 
-    def relay_to(self, server):
+    def relay_to(self, server, **keys):
         relay = self.relay(None, start=False)
-        relay.set("mailbox office", provider="custom", port=server.port, ca_file=server.ca)
+        relay.set("mailbox office", provider="custom", port=server.port, ca_file=server.ca, **keys)
         return relay.start()
 
     def assert_delivered(self, server, sent):
@@ -31,6 +31,13 @@ class Submission(EndToEnd):
         for data in sent:
             body = data.split(b"\r\n\r\n", 1)[1].replace(b"\r\n", b"\n")
             self.assertEqual(arrived[message_id_of(data)].split(b"\n\n", 1)[1], body)
+
+    def test_scram_is_used_where_the_mailbox_names_it(self):
+        server = self.postfix(mechanisms="SCRAM-SHA-256 PLAIN LOGIN")
+        relay = self.relay_to(server, mechanisms="SCRAM-SHA-256, LOGIN")
+        data = relay.send()
+        self.assert_delivered(server, [data])
+        self.assertEqual(relay.mailbox()["mechanism"], "SCRAM-SHA-256")
 
     def test_mail_of_every_size_arrives_over_plain(self):
         server = self.postfix(mechanisms="PLAIN")

@@ -12,7 +12,7 @@ MUCH = 20_000_000
 
 class WhileSubmitting(EndToEnd):
     def hang_at(self, stage, size=10_000, **rule):
-        practice = self.upstream()
+        practice = self.upstream(limits={"chunking": stage != "data"})
         relay = self.relay(practice, stop_time="1s")
         practice.add_rule(stage=stage, action="hang", times=1, **rule)
         data = relay.send(message(body=lines_of_base64(size)))

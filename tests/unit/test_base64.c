@@ -93,6 +93,43 @@ static void what_is_not_base64_is_refused(void **state)
     assert_false(base64_decode("Zm9\0", 4, out, &len));
 }
 
+static void base64url_has_no_padding_and_survives_both_ways(void **state)
+{
+    static const uint8_t marks[] = {0xfb, 0xff, 0xbf};
+    uint8_t plain[256];
+    uint8_t back[BASE64URL_ROOM(BASE64URL_LENGTH(sizeof(plain)))];
+    char text[BASE64URL_LENGTH(sizeof(plain)) + 1];
+    size_t back_len = 0;
+
+    (void)state;
+    base64url_encode(marks, sizeof(marks), text);
+    assert_memory_equal(text, "-_-_", 4);
+    for (size_t i = 0; i < sizeof(plain); i++)
+        plain[i] = (uint8_t)(i * 37);
+    for (size_t len = 0; len <= sizeof(plain); len++) {
+        text[BASE64URL_LENGTH(len)] = '\0';
+        base64url_encode(plain, len, text);
+        assert_int_equal(strlen(text), BASE64URL_LENGTH(len));
+        assert_null(strpbrk(text, "+/="));
+        assert_true(base64url_decode(text, strlen(text), back, &back_len));
+        assert_int_equal(back_len, len);
+        assert_memory_equal(back, plain, len);
+    }
+}
+
+static void what_is_not_base64url_is_refused(void **state)
+{
+    static const char *const bad[] = {"Z", "Zg==", "Zm8=", "Zm9+", "Zm9/", "Zm 9", "Zh", "Zm9vY"};
+    uint8_t out[64];
+    size_t len;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        print_message("  \"%s\"\n", bad[i]);
+        assert_false(base64url_decode(bad[i], strlen(bad[i]), out, &len));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -100,6 +137,8 @@ int main(void)
         cmocka_unit_test(decodes_what_it_encodes),
         cmocka_unit_test(every_octet_survives_both_ways),
         cmocka_unit_test(what_is_not_base64_is_refused),
+        cmocka_unit_test(base64url_has_no_padding_and_survives_both_ways),
+        cmocka_unit_test(what_is_not_base64url_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

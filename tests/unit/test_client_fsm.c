@@ -1696,7 +1696,7 @@ static struct client_fsm *new_fsm(bool implicit_tls, bool needs_auth)
     const struct client_settings settings = {.helo = "relay.example",
                                              .implicit_tls = implicit_tls,
                                              .needs_auth = needs_auth,
-                                             .mechanisms = "XOAUTH2 PLAIN"};
+                                             .mechanisms = "XOAUTH2 OAUTHBEARER PLAIN"};
     struct client_fsm *f = client_fsm_new(&settings);
 
     assert_non_null(f);
@@ -1769,7 +1769,7 @@ static void a_long_initial_response_waits_for_334(void **state)
     bytes_done(&sent);
 }
 
-static void a_response_of_8_kilobytes_fits_and_one_of_a_megabyte_fails(void **state)
+static void a_token_of_12_kilobytes_fits_and_one_of_a_megabyte_fails(void **state)
 {
     static char response[1024 * 1024];
     struct client_fsm *f = at_sasl_start("XOAUTH2");
@@ -1779,10 +1779,10 @@ static void a_response_of_8_kilobytes_fits_and_one_of_a_megabyte_fails(void **st
     (void)state;
     memset(response, 'r', sizeof(response));
     bytes_init(&sent, 64 * 1024);
-    client_fsm_sasl(f, response, 8192);
+    client_fsm_sasl(f, response, 12 * 1024 + 300);
     input(f, "334\r\n");
     assert_int_equal(collect(f, &sent).kind, CLIENT_NOTHING);
-    assert_int_equal(sent.len, strlen("AUTH XOAUTH2\r\n") + BASE64_LENGTH(8192) + 2);
+    assert_int_equal(sent.len, strlen("AUTH XOAUTH2\r\n") + BASE64_LENGTH(12 * 1024 + 300) + 2);
     client_fsm_free(f);
     f = at_sasl_start("XOAUTH2");
     client_fsm_sasl(f, response, sizeof(response));
@@ -1791,6 +1791,56 @@ static void a_response_of_8_kilobytes_fits_and_one_of_a_megabyte_fails(void **st
     assert_int_equal(e.stage, STAGE_AUTH);
     assert_int_equal(e.reply->local, LOCAL_SECRET);
     client_fsm_free(f);
+    bytes_done(&sent);
+}
+
+/* Google: 334 with the reason in JSON, then the refusal. The answer to it is an empty line with
+ * XOAUTH2, 0x01 with OAUTHBEARER. */
+static void a_refusal_that_is_explained_first_is_heard_out(void **state)
+{
+    static const char json[] = "{\"status\":\"401\"}";
+    static const struct {
+        const char *mechanism;
+        const char *answer;
+        const char *line;
+    } rows[] = {{"XOAUTH2", "", "\r\n"}, {"OAUTHBEARER", "\x01", "AQ==\r\n"}};
+    struct bytes sent;
+    char line[64] = "334 ";
+
+    (void)state;
+    bytes_init(&sent, 64 * 1024);
+    base64_encode(json, sizeof(json) - 1, line + 4);
+    memcpy(line + 4 + BASE64_LENGTH(sizeof(json) - 1), "\r\n", 3);
+    for (size_t i = 0; i < 2 * 2; i++) {
+        bool two_steps = i >= 2;
+        struct client_fsm *f = at_sasl_start(rows[i % 2].mechanism);
+        struct client_effect e;
+        char response[600];
+
+        memset(response, 'r', sizeof(response));
+        client_fsm_sasl(f, response, two_steps ? sizeof(response) : 100);
+        assert_int_equal(collect(f, NULL).kind, CLIENT_NOTHING);
+        if (two_steps) {
+            input(f, "334 \r\n");
+            assert_int_equal(collect(f, NULL).kind, CLIENT_NOTHING);
+        }
+        input(f, line);
+        e = collect(f, NULL);
+        assert_int_equal(e.kind, CLIENT_SASL_STEP);
+        assert_int_equal(e.len, sizeof(json) - 1);
+        assert_memory_equal(e.data, json, e.len);
+        bytes_clear(&sent);
+        client_fsm_sasl(f, rows[i % 2].answer, strlen(rows[i % 2].answer));
+        assert_int_equal(collect(f, &sent).kind, CLIENT_NOTHING);
+        assert_string_equal(bytes_string(&sent), rows[i % 2].line);
+        input(f, "535-5.7.8 Username and Password not accepted. Learn more at\r\n"
+                 "535 5.7.8  https://support.google.com/mail/?p=BadCredentials\r\n");
+        e = collect(f, NULL);
+        assert_int_equal(e.kind, CLIENT_FAILED);
+        assert_int_equal(e.stage, STAGE_AUTH);
+        assert_int_equal(e.reply->code, 535);
+        client_fsm_free(f);
+    }
     bytes_done(&sent);
 }
 
@@ -2056,7 +2106,8 @@ static void a_mark_that_comes_after_the_loss_sends_nothing(void **state)
         if (early_reply)
             input(f, "552 too large\r\n");
         else
-            client_fsm_body_failed(f, LOCAL_SPOOL, "damaged"), client_fsm_lost(f, LOCAL_LOST, "closed");
+            client_fsm_body_failed(f, LOCAL_SPOOL, "damaged"),
+                client_fsm_lost(f, LOCAL_LOST, "closed");
         client_fsm_doubted(f, true);
         client_fsm_next(f, &e);
         assert_int_equal(e.kind, CLIENT_RESULT);
@@ -2492,7 +2543,8 @@ int main(void)
         cmocka_unit_test(a_421_ends_the_session_after_it_was_used),
         cmocka_unit_test(what_nothing_asked_for_ends_an_idle_session),
         cmocka_unit_test(a_long_initial_response_waits_for_334),
-        cmocka_unit_test(a_response_of_8_kilobytes_fits_and_one_of_a_megabyte_fails),
+        cmocka_unit_test(a_refusal_that_is_explained_first_is_heard_out),
+        cmocka_unit_test(a_token_of_12_kilobytes_fits_and_one_of_a_megabyte_fails),
         cmocka_unit_test(what_was_sent_of_a_secret_is_wiped),
         cmocka_unit_test(endless_challenges_end_the_session),
         cmocka_unit_test(announcements_after_tls_can_be_asked_for),

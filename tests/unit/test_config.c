@@ -14,7 +14,6 @@
 #include "relay/base/config_mistakes.h"
 #include "relay/base/config_rows.h"
 #include "relay/base/config_value.h"
-#include "relay/base/provider.h"
 
 #ifndef OUTTRAY_SOURCE_DIR
 #define OUTTRAY_SOURCE_DIR "."
@@ -24,6 +23,11 @@
 #define KB           1024ull
 #define MB           (1024 * KB)
 #define GB           (1024 * MB)
+
+#define NO_MAILBOX                                                                                 \
+    "there is no mailbox to send through; add a section [mailbox office] with address = "          \
+    "scans@example.com, and with tenant, client_id and client_secret_file (OAuth) or "             \
+    "password_file"
 
 #define MAILBOX "[mailbox office]\naddress = scans@example.com\n"
 
@@ -157,6 +161,7 @@ static void the_default_networks_are_loopback_and_what_net_calls_private(void **
 }
 
 static const char everything[] = "[relay]\n"
+                                 "proxy = http://proxy.example.com:3128\n"
                                  "hostname = relay.example.com\n"
                                  "user = nobody\n"
                                  "spool = /srv/spool\n"
@@ -262,8 +267,128 @@ static const char everything[] = "[relay]\n"
                                  "[notify pager]\n"
                                  "command = /usr/bin/page\n"
                                  "events = held, mailbox-paused\n"
+                                 "[mailbox m365]\n"
+                                 "provider = intranet\n"
+                                 "address = m365@example.com\n"
+                                 "auth = oauth2, password\n"
+                                 "tenant = example.onmicrosoft.com\n"
+                                 "client_id = 1111\n"
+                                 "certificate_file = /etc/outtray/c.pem\n"
+                                 "private_key_file = /etc/outtray/c.key\n"
+                                 "key_password_file = /etc/outtray/c.password\n"
+                                 "grant = client-credentials\n"
+                                 "secret_expires = 2027-06-30\n"
+                                 "assertion = rs256\n"
+                                 "mechanisms = PLAIN XOAUTH2\n"
+                                 "token_url = https://sts.example.com/{tenant}/token\n"
+                                 "device_url = https://sts.example.com/{tenant}/device\n"
+                                 "authorize_url = https://sts.example.com/authorize\n"
+                                 "scope = mail send\n"
+                                 "token_ca_file = /etc/outtray/sts.pem\n"
+                                 "[mailbox second]\n"
+                                 "provider = intranet\n"
+                                 "address = second@example.com\n"
+                                 "sign_in = m365\n"
+                                 "[mailbox google]\n"
+                                 "provider = gmail\n"
+                                 "address = scans@example.net\n"
+                                 "service_account_file = /etc/outtray/google.json\n"
+                                 "[mailbox secretly]\n"
+                                 "address = secretly@example.com\n"
+                                 "tenant = t\n"
+                                 "client_id = 2222\n"
+                                 "client_secret_file = /etc/outtray/secret\n"
+                                 "[provider intranet]\n"
+                                 "host = smtp.intranet.example\n"
+                                 "host_example = x.example\n"
+                                 "port = 2587\n"
+                                 "tls = implicit\n"
+                                 "auth = password\n"
+                                 "mechanisms = XOAUTH2 LOGIN\n"
+                                 "login = someone\n"
+                                 "tenant = house\n"
+                                 "token_url = https://sso.example.com/token\n"
+                                 "device_url = https://sso.example.com/device\n"
+                                 "authorize_url = https://sso.example.com/authorize\n"
+                                 "passwords_end = 2030-01-01\n"
+                                 "app_scope = smtp/.default\n"
+                                 "user_scope = smtp offline_access\n"
+                                 "connections = 4\n"
+                                 "messages_per_minute = 40\n"
+                                 "recipients_per_day = 400\n"
+                                 "recipients_per_message = 14\n"
+                                 "max_size = 4MB\n"
+                                 "idle_time = 20s\n"
+                                 "session_time = 3m\n"
                                  "[api]\n"
                                  "socket = /run/x/y.sock\n";
+
+static void oauth_keys_reach_their_fields(void **state)
+{
+    struct config *c = parse_good(everything);
+    const struct config_mailbox *mb = &c->mailboxes[2];
+    const struct config_mailbox *second = &c->mailboxes[3];
+    const struct config_mailbox *google = &c->mailboxes[4];
+    const struct config_mailbox *secretly = &c->mailboxes[5];
+    char names[CONFIG_MECHANISMS_MAX];
+
+    (void)state;
+    assert_string_equal(c->proxy, "http://proxy.example.com:3128");
+    assert_int_equal(mb->auth, CONFIG_AUTH_OAUTH2 | CONFIG_AUTH_PASSWORD);
+    assert_true(mb->has_oauth);
+    assert_string_equal(mb->sign_in, "m365");
+    assert_string_equal(mb->tenant, "example.onmicrosoft.com");
+    assert_string_equal(mb->client_id, "1111");
+    assert_string_equal(mb->certificate_file, "/etc/outtray/c.pem");
+    assert_string_equal(mb->private_key_file, "/etc/outtray/c.key");
+    assert_string_equal(mb->key_password_file, "/etc/outtray/c.password");
+    assert_int_equal(mb->grant, CONFIG_GRANT_CLIENT_CREDENTIALS);
+    assert_int_equal(mb->secret_expires_ms / 1000, 1814313600);
+    assert_int_equal(mb->signature, CONFIG_SIGNATURE_RS256);
+    assert_string_equal(mb->token_url, "https://sts.example.com/example.onmicrosoft.com/token");
+    assert_string_equal(mb->device_url, "https://sts.example.com/example.onmicrosoft.com/device");
+    assert_string_equal(mb->authorize_url, "https://sts.example.com/authorize");
+    assert_string_equal(mb->scope, "mail send");
+    assert_string_equal(mb->token_ca_file, "/etc/outtray/sts.pem");
+    config_mechanisms(mb, CONFIG_AUTH_OAUTH2, names);
+    assert_string_equal(names, "XOAUTH2");
+    config_mechanisms(mb, CONFIG_AUTH_PASSWORD, names);
+    assert_string_equal(names, "PLAIN");
+    assert_false(config_wants_scram(c));
+    assert_string_equal(mb->host, "smtp.intranet.example");
+    assert_int_equal(mb->port, 2587);
+    assert_int_equal(mb->tls, CONFIG_TLS_IMPLICIT);
+    assert_string_equal(mb->login, "someone");
+    assert_int_equal(mb->connections, 4);
+    assert_int_equal(mb->messages_per_minute, 40);
+    assert_int_equal(mb->recipients_per_day, 400);
+    assert_int_equal(mb->recipients_per_message, 14);
+    assert_int_equal(mb->max_size, 4 * MB);
+    assert_int_equal(second->auth, CONFIG_AUTH_OAUTH2);
+    assert_true(second->has_oauth);
+    assert_string_equal(second->sign_in, "m365");
+    assert_string_equal(second->client_id, "1111");
+    assert_string_equal(second->token_url, mb->token_url);
+    assert_int_equal(second->signature, CONFIG_SIGNATURE_RS256);
+    assert_int_equal(google->grant, CONFIG_GRANT_JWT);
+    assert_string_equal(google->service_account_file, "/etc/outtray/google.json");
+    assert_string_equal(google->scope, "https://mail.google.com/");
+    assert_string_equal(google->login, "scans@example.net");
+    assert_int_equal(secretly->grant, CONFIG_GRANT_CLIENT_CREDENTIALS);
+    assert_string_equal(secretly->client_secret_file, "/etc/outtray/secret");
+    assert_string_equal(secretly->token_url,
+                        "https://login.microsoftonline.com/t/oauth2/v2.0/token");
+    assert_string_equal(secretly->scope, "https://outlook.office365.com/.default");
+    assert_int_equal(secretly->auth, CONFIG_AUTH_OAUTH2);
+    assert_int_equal(c->mailboxes[0].auth, CONFIG_AUTH_PASSWORD);
+    assert_false(c->mailboxes[0].has_oauth);
+    const struct config_provider *p = config_find_provider(c, "intranet");
+    assert_non_null(p);
+    assert_string_equal(p->host_example, "x.example");
+    assert_string_equal(p->tenant, "house");
+    assert_string_equal(p->app_scope, "smtp/.default");
+    config_free(c);
+}
 
 static void every_key_reaches_its_field(void **state)
 {
@@ -298,7 +423,7 @@ static void every_key_reaches_its_field(void **state)
     assert_int_equal(c->listeners[0].port, 2525);
     assert_string_equal(c->listeners[1].address, "fd00::2");
     assert_int_equal(c->listeners[1].port, 25);
-    assert_int_equal(c->listeners[1].line, 19);
+    assert_int_equal(c->listeners[1].line, 20);
     assert_true(net_parse("10.0.0.1", &a));
     assert_false(net_ranges_have(&c->allow, &a));
     assert_int_equal(c->max_size, 100 * MB);
@@ -447,6 +572,97 @@ static void without_a_default_route_there_is_one_of_all_mailboxes(void **state)
     assert_int_equal(c->routes[0].mailbox_count, 2);
     assert_int_equal(c->routes[0].line, 0);
     assert_string_equal(c->routes[1].name, "one");
+    config_free(c);
+}
+
+static void five_lines_are_enough_for_microsoft_365(void **state)
+{
+    struct config *c = parse_good("[mailbox office]\n"
+                                  "provider = office365\n"
+                                  "address = scans@example.com\n"
+                                  "tenant = example.onmicrosoft.com\n"
+                                  "client_id = 11111111-2222-3333-4444-555555555555\n"
+                                  "certificate_file = /etc/outtray/office.pem\n");
+    const struct config_mailbox *mb = &c->mailboxes[0];
+
+    (void)state;
+    assert_int_equal(mb->auth, CONFIG_AUTH_OAUTH2);
+    assert_true(mb->has_oauth);
+    assert_int_equal(mb->grant, CONFIG_GRANT_CLIENT_CREDENTIALS);
+    assert_string_equal(
+        mb->token_url,
+        "https://login.microsoftonline.com/example.onmicrosoft.com/oauth2/v2.0/token");
+    assert_string_equal(mb->scope, "https://outlook.office365.com/.default");
+    config_free(c);
+}
+
+struct grant_row {
+    const char *name;
+    const char *keys;
+    enum config_grant grant;
+    const char *scope;
+};
+
+static void the_grant_follows_from_what_is_given(void **state)
+{
+    static const struct grant_row rows[] = {
+        {"a person at Microsoft", "tenant = t\nclient_id = c\n", CONFIG_GRANT_DEVICE,
+         "https://outlook.office.com/SMTP.Send offline_access"},
+        {"a person with a browser", "tenant = t\nclient_id = c\ngrant = browser\n",
+         CONFIG_GRANT_BROWSER, "https://outlook.office.com/SMTP.Send offline_access"},
+        {"a consumer", "provider = outlook.com\nclient_id = c\n", CONFIG_GRANT_DEVICE,
+         "https://outlook.office.com/SMTP.Send offline_access"},
+        {"a person at Google", "provider = gmail\nclient_id = c\nclient_secret_file = /s\n",
+         CONFIG_GRANT_BROWSER, "https://mail.google.com/"},
+        {"a service account", "provider = gmail\nservice_account_file = /s\n", CONFIG_GRANT_JWT,
+         "https://mail.google.com/"},
+        {"an application elsewhere",
+         "provider = custom\nhost = h.example\nclient_id = c\nclient_secret_file = /s\n"
+         "token_url = https://sts.example/token\n",
+         CONFIG_GRANT_CLIENT_CREDENTIALS, ""},
+        {"GCC High", "provider = gcc-high\ntenant = t\nclient_id = c\nclient_secret_file = /s\n",
+         CONFIG_GRANT_CLIENT_CREDENTIALS, "https://outlook.office365.us/.default"},
+        {"a scope of its own", "tenant = t\nclient_id = c\nclient_secret_file = /s\nscope = x y\n",
+         CONFIG_GRANT_CLIENT_CREDENTIALS, "x y"},
+    };
+    char text[512];
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct config *c;
+
+        print_message("  %s\n", rows[i].name);
+        (void)snprintf(text, sizeof text, MAILBOX "%s", rows[i].keys);
+        c = parse_good(text);
+        assert_true(c->mailboxes[0].has_oauth);
+        assert_int_equal(c->mailboxes[0].auth, CONFIG_AUTH_OAUTH2);
+        assert_int_equal(c->mailboxes[0].grant, rows[i].grant);
+        assert_string_equal(c->mailboxes[0].scope, rows[i].scope);
+        config_free(c);
+    }
+}
+
+static void a_password_bridges_until_oauth_is_set_up(void **state)
+{
+    struct config *c = parse_good(MAILBOX "auth = oauth2, password\n");
+
+    (void)state;
+    assert_int_equal(c->mailboxes[0].auth, CONFIG_AUTH_OAUTH2 | CONFIG_AUTH_PASSWORD);
+    assert_false(c->mailboxes[0].has_oauth);
+    config_free(c);
+    c = parse_good(MAILBOX "auth = password\ntenant = t\nclient_id = c\n");
+    assert_int_equal(c->mailboxes[0].auth, CONFIG_AUTH_PASSWORD);
+    assert_false(c->mailboxes[0].has_oauth);
+    config_free(c);
+}
+
+static void a_section_changes_what_a_preset_says_and_nothing_else(void **state)
+{
+    struct config *c = parse_good(MAILBOX "[provider office365]\nhost = smtp.office365.test\n");
+
+    (void)state;
+    assert_string_equal(c->mailboxes[0].host, "smtp.office365.test");
+    assert_int_equal(c->mailboxes[0].recipients_per_day, 10000);
     config_free(c);
 }
 
@@ -735,17 +951,14 @@ static const struct {
     const char *text;
     const char *mistakes;
 } wrong[] = {
-    {"no mailbox", "[relay]\n",
-     "test.conf: there is no mailbox to send through; add a section [mailbox office] with address "
-     "= "
-     "scans@example.com and password_file = /etc/outtray/office.password\n"},
+    {"no mailbox", "[relay]\n", "test.conf: " NO_MAILBOX "\n"},
     {"a misspelt section", "[mailbx office]\naddress = a@b.example\n",
      "test.conf:1: there is no section [mailbx office]; did you mean [mailbox office]?\n"},
     {"a section in capitals", MAILBOX "[Relay]\n",
      "test.conf:3: there is no section [Relay]; did you mean [relay]?\n"},
     {"a section of another world", MAILBOX "[kerberos]\nspool = /x\nnonsense\n",
      "test.conf:3: there is no section [kerberos]; there are [relay], [listener NAME], [devices], "
-     "[device NAME], [mailbox NAME], [route NAME], [notify NAME] and [api]\n"
+     "[device NAME], [mailbox NAME], [route NAME], [provider NAME], [notify NAME] and [api]\n"
      "test.conf:5: the line is neither a [section] nor key = value; a comment starts with #\n"},
     {"a section without its name", MAILBOX "[device]\naddress = 10.0.0.1\n",
      "test.conf:3: [device] needs a name, such as [device printer-1st-floor]\n"},
@@ -777,7 +990,7 @@ static const struct {
      "test.conf:3: there is no key max-size in [mailbox office]; did you mean max_size?\n"},
     {"a key of another section", MAILBOX "[relay]\nport = 25\n",
      "test.conf:4: there is no key port in [relay]; it belongs in [mailbox NAME] or [listener "
-     "NAME]\n"},
+     "NAME] or [provider NAME]\n"},
     {"an unheard-of key", MAILBOX "colour = blue\n",
      "test.conf:3: there is no key colour in [mailbox office]; see outtray.conf(5)\n"},
     {"the password itself", MAILBOX "password = hunter2\n",
@@ -802,10 +1015,79 @@ static const struct {
      "test.conf:1: [mailbox m] needs host, because its provider is custom; write a line such as "
      "host "
      "= mail.example.com\n"},
+    {"OAuth without anything else", MAILBOX "auth = oauth2\n",
+     "test.conf:1: [mailbox office] signs in with OAuth and needs client_id; write client_id = "
+     "with "
+     "the application (client) ID from the overview of the app registration, or sign_in = with the "
+     "name of a mailbox that has it\n"
+     "test.conf:1: [mailbox office] signs in with OAuth and needs tenant; write tenant = with the "
+     "organisation's directory (tenant) ID or one of its domains, such as "
+     "example.onmicrosoft.com\n"},
+    {"an application without proof",
+     MAILBOX "tenant = t\nclient_id = c\ngrant = client-credentials\n",
+     "test.conf:1: [mailbox office] signs in with OAuth and needs the application's secret or "
+     "certificate; write client_secret_file = or certificate_file = with its file\n"},
+    {"two proofs",
+     MAILBOX "tenant = t\nclient_id = c\nclient_secret_file = /s\ncertificate_file = /c\n",
+     "test.conf:5: client_secret_file and certificate_file are two ways to prove the same; take "
+     "one "
+     "of them out\n"},
+    {"an application of everybody's tenant",
+     MAILBOX "tenant = common\nclient_id = c\nclient_secret_file = /s\n",
+     "test.conf:3: tenant = common: an application signs in to one organisation; write its "
+     "directory (tenant) ID or one of its domains\n"},
+    {"no tenant", MAILBOX "tenant = a/b\nclient_id = c\n",
+     "test.conf:3: tenant = a/b: this is neither an ID nor a domain; write one such as "
+     "example.onmicrosoft.com\n"},
+    {"a service account without its key", MAILBOX "provider = gmail\ngrant = jwt\n",
+     "test.conf:1: [mailbox office] signs in with OAuth and needs service_account_file; write "
+     "service_account_file = with the JSON key of the service account\n"},
+    {"OAuth where there is none",
+     MAILBOX "provider = sendgrid\nclient_id = c\nmechanisms = XOAUTH2\nscope = s\n"
+             "client_secret_file = /s\n",
+     "test.conf:1: [mailbox office] signs in with OAuth and needs token_url; write token_url = "
+     "with "
+     "the address of its token endpoint, because its provider has none\n"},
+    {"OAuth with mechanisms for passwords",
+     MAILBOX "tenant = t\nclient_id = c\nmechanisms = LOGIN\n",
+     "test.conf:5: [mailbox office] signs in with OAuth, but none of its mechanisms can do that; "
+     "add one of: XOAUTH2 OAUTHBEARER\n"},
+    {"a password for a provider of tokens", MAILBOX "provider = outlook.com\nauth = password\n",
+     "test.conf:4: [mailbox office] signs in with a password, but none of its mechanisms can do "
+     "that; add one of: LOGIN PLAIN SCRAM-SHA-256 SCRAM-SHA-1\n"},
+    {"none and more", MAILBOX "auth = none, password\n",
+     "test.conf:3: auth = none stands alone; take it out, or the others\n"},
+    {"the sign-in of a mailbox that is not there", MAILBOX "sign_in = ofice2\n",
+     "test.conf:3: there is no [mailbox ofice2]; did you mean office?\n"},
+    {"its own sign-in", MAILBOX "sign_in = office\n",
+     "test.conf:3: sign_in = office: [mailbox office] has no OAuth sign-in of its own; name one "
+     "that has client_id\n"},
+    {"the sign-in of a mailbox and its own",
+     MAILBOX "tenant = t\nclient_id = c\n[mailbox b]\naddress = b@example.com\nsign_in = office\n"
+             "client_id = d\n",
+     "test.conf:8: client_id is taken from [mailbox office], which sign_in names; take one of the "
+     "two out\n"},
+    {"a plain http token endpoint", MAILBOX "token_url = http://sts.example.com/\n",
+     "test.conf:3: token_url = http://sts.example.com/: this is no address; write one that starts "
+     "with https://\n"},
+    {"no date", MAILBOX "secret_expires = 30.6.2027\n",
+     "test.conf:3: secret_expires = 30.6.2027: this is not a date; write one such as 2027-06-30\n"},
+    {"no day", MAILBOX "secret_expires = 2027-02-30\n",
+     "test.conf:3: secret_expires = 2027-02-30: there is no such day; write one such as "
+     "2027-06-30\n"},
+    {"a secret in the file", MAILBOX "client_secret = abc\n",
+     "test.conf:3: there is no key client_secret in [mailbox office]: write the secret to a file "
+     "of "
+     "its own and name that with client_secret_file\n"},
+    {"a provider that needs a host", MAILBOX "provider = ses\n",
+     "test.conf:1: [mailbox office] needs host, because its provider is ses; write a line such as "
+     "host = email-smtp.eu-west-1.amazonaws.com\n"},
     {"an unknown provider", MAILBOX "provider = ofice365\n",
      "test.conf:3: provider = ofice365: there is no such one; did you mean office365?\n"},
-    {"a provider we have not", MAILBOX "provider = aol\n",
-     "test.conf:3: provider = aol: there is no such one; write one of: office365 custom\n"},
+    {"a provider we have not", MAILBOX "provider = yahoo\n",
+     "test.conf:3: provider = yahoo: there is no such one; write one of: office365 gcc-high dod "
+     "21vianet outlook.com hve acs gmail google-relay ses sendgrid smtp2go custom, or a [provider "
+     "NAME] of your own\n"},
     {"a port out of range", MAILBOX "port = 70000\n",
      "test.conf:3: port = 70000: write a port from 1 to 65535\n"},
     {"a number out of range", MAILBOX "connections = 0\n",
@@ -910,9 +1192,7 @@ static void all_mistakes_come_at_once_in_the_order_of_the_file(void **state)
         "test.conf:5: there is no [route nowhere]; add that section\n"
         "test.conf:7: log_level = loud: write one of: error warn info debug\n"
         "test.conf:8: there is no key spol in [relay]; did you mean spool?\n"
-        "test.conf: there is no mailbox to send through; add a section [mailbox office] "
-        "with address = scans@example.com and password_file = "
-        "/etc/outtray/office.password\n");
+        "test.conf: " NO_MAILBOX "\n");
 }
 
 static void beyond_a_hundred_mistakes_are_counted(void **state)
@@ -963,9 +1243,7 @@ static void too_many_sections_are_refused_once(void **state)
     r = parse_n(text, len);
     assert_null(r.config);
     assert_string_equal(r.mistakes, "test.conf:8193: there are more than 4096 sections\n"
-                                    "test.conf: there is no mailbox to send through; add a section "
-                                    "[mailbox office] with address = scans@example.com and "
-                                    "password_file = /etc/outtray/office.password\n");
+                                    "test.conf: " NO_MAILBOX "\n");
     free(r.mistakes);
     free(text);
 }
@@ -1174,40 +1452,51 @@ static void rows_hold_together(void **state)
 
 static void rows_of_a_mailbox_show_what_office365_has(void **state)
 {
-    const struct provider *p = provider_find("office365");
-    char text[32];
+    static const char *const keys[] = {"host",
+                                       "port",
+                                       "tls",
+                                       "connections",
+                                       "messages_per_minute",
+                                       "recipients_per_day",
+                                       "recipients_per_message",
+                                       "max_size"};
+    struct config *c = parse_good(MAILBOX);
+    struct config_mailbox shown = {.name = NULL};
+    const struct config_mailbox *mb = &c->mailboxes[0];
+    struct error err = ERROR_INIT;
 
     (void)state;
-    assert_non_null(p);
-    assert_string_equal(config_row_find("mailbox", "provider")->fallback, p->name);
-    assert_string_equal(config_row_find("mailbox", "host")->fallback, p->host);
-    (void)snprintf(text, sizeof text, "%u", p->port);
-    assert_string_equal(config_row_find("mailbox", "port")->fallback, text);
-    assert_string_equal(config_row_find("mailbox", "tls")->fallback,
-                        p->implicit_tls ? "implicit" : "starttls");
-    (void)snprintf(text, sizeof text, "%u", p->connections);
-    assert_string_equal(config_row_find("mailbox", "connections")->fallback, text);
-    (void)snprintf(text, sizeof text, "%u", p->messages_per_minute);
-    assert_string_equal(config_row_find("mailbox", "messages_per_minute")->fallback, text);
-    (void)snprintf(text, sizeof text, "%u", p->recipients_per_day);
-    assert_string_equal(config_row_find("mailbox", "recipients_per_day")->fallback, text);
-    config_value_size_text(p->max_size, text, sizeof text);
-    assert_string_equal(config_row_find("mailbox", "max_size")->fallback, text);
+    for (size_t i = 0; i < COUNT(keys); i++) {
+        const struct config_row *row = config_row_find("mailbox", keys[i]);
+
+        assert_true(config_value_set(row, row->fallback, (char *)&shown + row->field, &err));
+    }
+    assert_string_equal(config_row_find("mailbox", "provider")->fallback, "office365");
+    assert_string_equal(shown.host, mb->host);
+    assert_int_equal(shown.port, mb->port);
+    assert_int_equal(shown.tls, mb->tls);
+    assert_int_equal(shown.connections, mb->connections);
+    assert_int_equal(shown.messages_per_minute, mb->messages_per_minute);
+    assert_int_equal(shown.recipients_per_day, mb->recipients_per_day);
+    assert_int_equal(shown.recipients_per_message, mb->recipients_per_message);
+    assert_int_equal(shown.max_size, mb->max_size);
+    free(shown.host);
+    config_free(c);
 }
 
 static void the_choice_of_providers_is_all_of_them(void **state)
 {
     const char *choices = config_row_find("mailbox", "provider")->choices;
+    struct config *c = parse_good(MAILBOX);
     char text[256] = "";
-    size_t count;
-    const struct provider *list = providers(&count);
 
     (void)state;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < c->provider_count; i++) {
         strcat(text, i > 0 ? " " : "");
-        strcat(text, list[i].name);
+        strcat(text, c->providers[i].name);
     }
     assert_string_equal(choices, text);
+    config_free(c);
 }
 
 static char *written(void (*write)(FILE *))
@@ -1290,6 +1579,17 @@ static char *uncommented(const char *sample)
     return text;
 }
 
+/* Of keys that exclude each other. */
+static void take_out(char *text, const char *key)
+{
+    char *line = strstr(text, key);
+    char *end;
+
+    assert_non_null(line);
+    end = strchr(line, '\n');
+    memmove(line, end + 1, strlen(end + 1) + 1);
+}
+
 static void the_sample_with_everything_taken_in_is_a_good_file(void **state)
 {
     char *sample = written(config_write_sample);
@@ -1298,6 +1598,8 @@ static void the_sample_with_everything_taken_in_is_a_good_file(void **state)
     struct config *c;
 
     (void)state;
+    take_out(taken_in, "client_secret_file = ");
+    take_out(taken_in, "sign_in = ");
     /* What it names as another mailbox is not in it. */
     assert_true(asprintf(&text, "%s\n[mailbox spare]\naddress = spare@example.com\n", taken_in) >
                 0);
@@ -1327,15 +1629,33 @@ static void the_smallest_example_is_a_good_file(void **state)
     config_free(c);
 }
 
+static void the_oauth_example_is_a_good_file(void **state)
+{
+    struct config *c =
+        config_load(OUTTRAY_SOURCE_DIR "/conf/examples/microsoft365-oauth.conf", stderr);
+
+    (void)state;
+    assert_non_null(c);
+    assert_int_equal(c->mailbox_count, 2);
+    assert_true(c->mailboxes[1].has_oauth);
+    assert_string_equal(c->mailboxes[1].token_url, c->mailboxes[0].token_url);
+    config_free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_mailbox_is_enough),
         cmocka_unit_test(the_default_networks_are_loopback_and_what_net_calls_private),
         cmocka_unit_test(every_key_reaches_its_field),
+        cmocka_unit_test(oauth_keys_reach_their_fields),
         cmocka_unit_test(every_row_has_a_key_in_that_file),
         cmocka_unit_test(the_default_route_comes_first_and_keeps_the_order_of_the_rest),
         cmocka_unit_test(without_a_default_route_there_is_one_of_all_mailboxes),
+        cmocka_unit_test(five_lines_are_enough_for_microsoft_365),
+        cmocka_unit_test(the_grant_follows_from_what_is_given),
+        cmocka_unit_test(a_password_bridges_until_oauth_is_set_up),
+        cmocka_unit_test(a_section_changes_what_a_preset_says_and_nothing_else),
         cmocka_unit_test(custom_takes_its_own_defaults),
         cmocka_unit_test(a_device_has_what_devices_says_unless_it_says_otherwise),
         cmocka_unit_test(mistakes_about_logins_are_told),
@@ -1369,6 +1689,7 @@ int main(void)
         cmocka_unit_test(the_sample_as_it_is_lacks_only_a_mailbox),
         cmocka_unit_test(the_sample_with_everything_taken_in_is_a_good_file),
         cmocka_unit_test(the_smallest_example_is_a_good_file),
+        cmocka_unit_test(the_oauth_example_is_a_good_file),
     };
 
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);

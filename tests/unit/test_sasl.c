@@ -25,8 +25,11 @@ static struct secret *password_of(const char *text)
 static struct sasl_client *begin(const char *mechanism, const char *login, const struct secret *p,
                                  unsigned ssf, const char **out, size_t *out_len, struct error *err)
 {
+    const struct sasl_identity who = {
+        .host = "smtp.example", .port = 587, .login = login, .secret = p, .ssf = ssf};
+
     error_clear(err);
-    return sasl_client_begin("smtp.example", mechanism, login, p, ssf, out, out_len, err);
+    return sasl_client_begin(&who, mechanism, out, out_len, err);
 }
 
 static void plain_says_everything_at_once(void **state)
@@ -75,9 +78,9 @@ static void login_says_its_name_at_once_and_answers_whatever_is_asked(void **sta
     secret_free(password);
 }
 
-static void no_password_is_shown_without_tls(void **state)
+static void nothing_secret_is_shown_without_tls(void **state)
 {
-    static const char *const mechanisms[] = {"PLAIN", "LOGIN"};
+    static const char *const mechanisms[] = {"PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER"};
     struct secret *password = password_of("secret");
 
     (void)state;
@@ -106,7 +109,6 @@ static void only_our_mechanisms_can_be_named(void **state)
         "SCRAM-SHA-256",
         "NTLM",
         "ANONYMOUS",
-        "XOAUTH2",
         "PLAIN LOGIN",
         "PLAIN,LOGIN",
         "plain",
@@ -211,6 +213,181 @@ static void a_password_of_the_largest_size_is_sent_whole(void **state)
     secret_free(password);
 }
 
+struct token_row {
+    const char *name;
+    const char *mechanism;
+    const char *login;
+    const char *expected;
+    const char *refused; /* the answer to a challenge that explains a refusal */
+};
+
+static void a_token_is_said_at_once_and_a_refusal_heard_out(void **state)
+{
+    static const struct token_row rows[] = {
+        {"as Microsoft and Google write it", "XOAUTH2", "scan@office.example",
+         "user=scan@office.example\x01"
+         "auth=Bearer ey.J0-_~+/=\x01\x01",
+         ""},
+        {"RFC 7628", "OAUTHBEARER", "scan@office.example",
+         "n,a=scan@office.example,\x01host=smtp.example\x01port=587\x01"
+         "auth=Bearer ey.J0-_~+/=\x01\x01",
+         "\x01"},
+        {"a saslname of RFC 5801", "OAUTHBEARER", "a,b=c",
+         "n,a=a=2Cb=3Dc,\x01host=smtp.example\x01port=587\x01"
+         "auth=Bearer ey.J0-_~+/=\x01\x01",
+         "\x01"},
+    };
+    static const char json[] = "{\"status\":\"401\",\"schemes\":\"bearer mac\","
+                               "\"scope\":\"https://mail.google.com/\"}";
+    struct secret *token = password_of("ey.J0-_~+/=");
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct error err = ERROR_INIT;
+        const char *out = NULL;
+        size_t len = 0;
+        struct sasl_client *c =
+            begin(rows[i].mechanism, rows[i].login, token, TLS, &out, &len, &err);
+
+        print_message("  %s\n", rows[i].name);
+        assert_non_null(c);
+        assert_int_equal(len, strlen(rows[i].expected));
+        assert_memory_equal(out, rows[i].expected, len);
+        assert_string_equal(sasl_client_failure(c), "");
+        assert_true(sasl_client_next(c, json, sizeof(json) - 1, &out, &len, &err));
+        assert_int_equal(len, strlen(rows[i].refused));
+        assert_memory_equal(out, rows[i].refused, len);
+        assert_string_equal(sasl_client_failure(c),
+                            "status 401, schemes bearer mac, scope https://mail.google.com/");
+        assert_false(sasl_client_next(c, json, sizeof(json) - 1, &out, &len, &err));
+        sasl_client_end(c);
+    }
+    secret_free(token);
+}
+
+static void what_a_refusal_says_is_printable_or_nothing(void **state)
+{
+    static const struct {
+        const char *name;
+        const char *challenge;
+        const char *expected;
+    } rows[] = {
+        {"no JSON", "Sorry", ""},
+        {"nothing", "", ""},
+        {"a list", "[401]", ""},
+        {"a status as a number", "{\"status\":400}", "status 400"},
+        {"RFC 7628's own", "{\"status\":\"invalid_token\",\"openid-configuration\":\"x\"}",
+         "status invalid_token"},
+        {"control characters", "{\"status\":\"a\\r\\nb\\u00e4\"}", "status a??b??"},
+        {"empty", "{\"status\":\"\"}", ""},
+    };
+    struct secret *token = password_of("token");
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct error err = ERROR_INIT;
+        const char *out = NULL;
+        size_t len = 0;
+        struct sasl_client *c = begin("XOAUTH2", "u", token, TLS, &out, &len, &err);
+
+        print_message("  %s\n", rows[i].name);
+        assert_non_null(c);
+        assert_true(
+            sasl_client_next(c, rows[i].challenge, strlen(rows[i].challenge), &out, &len, &err));
+        assert_int_equal(len, 0);
+        assert_string_equal(sasl_client_failure(c), rows[i].expected);
+        sasl_client_end(c);
+    }
+    secret_free(token);
+}
+
+static void a_token_of_twelve_kilobytes_is_sent_whole(void **state)
+{
+    static char text[12 * 1024 + 1];
+    struct secret *token;
+    struct error err = ERROR_INIT;
+    const char *out = NULL;
+    size_t len = 0;
+    struct sasl_client *c;
+
+    (void)state;
+    memset(text, 't', sizeof(text) - 1);
+    token = password_of(text);
+    c = begin("XOAUTH2", "u", token, TLS, &out, &len, &err);
+    assert_non_null(c);
+    assert_int_equal(len, strlen("user=u\1auth=Bearer \1\1") + sizeof(text) - 1);
+    assert_memory_equal(out + strlen("user=u\1auth=Bearer "), text, sizeof(text) - 1);
+    sasl_client_end(c);
+    secret_free(token);
+}
+
+static void what_could_end_a_field_goes_with_no_token(void **state)
+{
+    static const struct {
+        const char *name;
+        const char *login;
+        const char *token;
+        const char *text;
+    } rows[] = {
+        {"0x01 in the token", "u", "a\1b", "token"},
+        {"a line end in the token", "u", "a\nb", "token"},
+        {"a space in the token", "u", "a b", "token"},
+        {"beyond ASCII in the token", "u", "a\xc3\xa4", "token"},
+        {"beyond ASCII in the login", "b\xc3\xbcro@office.example", "t", "beyond ASCII"},
+        {"0x01 in the login", "a\1b", "t", "control character"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows) * 2; i++) {
+        const char *mechanism = i % 2 == 0 ? "XOAUTH2" : "OAUTHBEARER";
+        struct secret *token = password_of(rows[i / 2].token);
+        struct error err = ERROR_INIT;
+        const char *out = NULL;
+        size_t len = 0;
+
+        print_message("  %s, %s\n", mechanism, rows[i / 2].name);
+        assert_null(begin(mechanism, rows[i / 2].login, token, TLS, &out, &len, &err));
+        assert_non_null(strstr(err.text, rows[i / 2].text));
+        secret_free(token);
+    }
+}
+
+static bool scram_is_there(void)
+{
+    struct secret *password = password_of("secret");
+    struct error err = ERROR_INIT;
+    const char *out = NULL;
+    size_t len = 0;
+    struct sasl_client *c = begin("SCRAM-SHA-256", "u", password, 0, &out, &len, &err);
+    bool there = c != NULL && len > 0 && strncmp(out, "n,,n=u,r=", 9) == 0;
+
+    sasl_client_end(c);
+    secret_free(password);
+    return there;
+}
+
+/* CRAM-MD5 stands in the same folder. */
+static void scram_and_nothing_else_is_loaded_where_it_is_wanted(void **state)
+{
+    struct secret *password = password_of("secret");
+    struct error err = ERROR_INIT;
+    const char *out = NULL;
+    size_t len = 0;
+
+    assert_false(scram_is_there());
+    sasl_teardown();
+    assert_true(sasl_setup(true, &err));
+    if (!scram_is_there())
+        print_message("  the library's SCRAM is not installed here\n");
+    assert_null(begin("CRAM-MD5", "u", password, TLS, &out, &len, &err));
+    assert_null(begin("NTLM", "u", password, TLS, &out, &len, &err));
+    sasl_teardown();
+    assert_true(sasl_setup(false, &err));
+    assert_false(scram_is_there());
+    secret_free(password);
+    plain_says_everything_at_once(state);
+}
+
 static void sign_ins_do_not_disturb_each_other(void **state)
 {
     struct secret *one = password_of("one");
@@ -239,7 +416,7 @@ static void the_library_can_be_started_again(void **state)
 
     (void)state;
     sasl_teardown();
-    assert_true(sasl_setup(&err));
+    assert_true(sasl_setup(false, &err));
     plain_says_everything_at_once(state);
 }
 
@@ -248,7 +425,7 @@ static int start(void **state)
     struct error err = ERROR_INIT;
 
     (void)state;
-    return sasl_setup(&err) ? 0 : -1;
+    return sasl_setup(false, &err) ? 0 : -1;
 }
 
 static int stop(void **state)
@@ -263,11 +440,16 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_says_everything_at_once),
         cmocka_unit_test(login_says_its_name_at_once_and_answers_whatever_is_asked),
-        cmocka_unit_test(no_password_is_shown_without_tls),
+        cmocka_unit_test(nothing_secret_is_shown_without_tls),
         cmocka_unit_test(only_our_mechanisms_can_be_named),
         cmocka_unit_test(a_login_that_cannot_be_sent_is_refused),
         cmocka_unit_test(a_login_may_be_long_or_of_another_alphabet),
         cmocka_unit_test(a_password_of_the_largest_size_is_sent_whole),
+        cmocka_unit_test(a_token_is_said_at_once_and_a_refusal_heard_out),
+        cmocka_unit_test(what_a_refusal_says_is_printable_or_nothing),
+        cmocka_unit_test(a_token_of_twelve_kilobytes_is_sent_whole),
+        cmocka_unit_test(what_could_end_a_field_goes_with_no_token),
+        cmocka_unit_test(scram_and_nothing_else_is_loaded_where_it_is_wanted),
         cmocka_unit_test(sign_ins_do_not_disturb_each_other),
         cmocka_unit_test(the_library_can_be_started_again),
     };

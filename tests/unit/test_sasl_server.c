@@ -188,7 +188,7 @@ static int set_up(void **state)
     struct error err = ERROR_INIT;
 
     (void)state;
-    return sasl_setup(&err) && sasl_server_setup(&err) ? 0 : 1;
+    return sasl_setup(false, &err) && sasl_server_setup(&err) ? 0 : 1;
 }
 
 static int tear_down(void **state)

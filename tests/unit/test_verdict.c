@@ -130,6 +130,15 @@ static const struct {
      "smtp_auth_off_for_tenant", VERDICT_PAUSE, SCOPE_MAILBOX},
     {STAGE_MAIL, "530 5.7.1 Client was not authenticated", "not_authenticated", VERDICT_PAUSE,
      SCOPE_MAILBOX},
+    {STAGE_AUTH, "530 5.7.57 Client not authenticated to send mail.", "not_authenticated",
+     VERDICT_PAUSE, SCOPE_MAILBOX},
+    {STAGE_AUTH, "430 4.2.0 STOREDRV; mailbox logon failure [AB1.example]", "mailbox_logon_failed",
+     VERDICT_BACK, SCOPE_MAILBOX},
+    {STAGE_FINAL_DOT,
+     "430 4.2.0 STOREDRV; mailbox logon failure; failed to process message due to a permanent "
+     "exception with message [BeginDiagnosticData]Cannot open mailbox. "
+     "MapiExceptionLogonFailed: Unable to open message store.",
+     "mailbox_logon_failed", VERDICT_BACK, SCOPE_MAILBOX},
     {STAGE_AUTH, "535 5.7.3 Authentication unsuccessful [AB1.example]", "identity_refused",
      VERDICT_PAUSE, SCOPE_MAILBOX},
     {STAGE_AUTH,
@@ -592,6 +601,8 @@ static void flags_are_set_where_they_help_and_nowhere_else(void **state)
     (void)state;
     assert_true(verdict_for(STAGE_AUTH, "535 5.7.3 no").fresh_token);
     assert_true(verdict_for(STAGE_AUTH, "501 5.5.127 Token will expire soon").fresh_token);
+    assert_true(verdict_for(STAGE_MAIL, "530 5.7.57 Client not authenticated").fresh_token);
+    assert_true(verdict_for(STAGE_FINAL_DOT, "430 4.2.0 mailbox logon failure").fresh_token);
     assert_false(verdict_for(STAGE_AUTH, "454 4.7.0 later").fresh_token);
     assert_true(verdict_for(STAGE_MAIL, "552 5.3.4 too large").too_large);
     assert_false(verdict_for(STAGE_MAIL, "550 5.2.3 too large for this recipient").too_large);
@@ -626,6 +637,25 @@ static void every_row_is_complete_and_stays_within_its_scope(void **state)
         check_row(&verdict_default_rows[i].verdict, verdict_default_rows[i].verdict.name);
     for (size_t i = 0; i < verdict_local_row_count; i++)
         check_row(&verdict_local_rows[i].verdict, verdict_local_rows[i].verdict.name);
+}
+
+/* Words for a token come in pairs, and a refused sign-in that waits for a person says what to use
+ * or to run. */
+static void a_refused_sign_in_tells_what_to_do_with_passwords_and_with_tokens(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < verdict_row_count; i++) {
+        const struct verdict_row *row = &verdict_rows[i];
+        const struct verdict *v = &row->verdict;
+
+        assert_int_equal(v->token_what == NULL, v->token_how == NULL);
+        if ((row->stages & (1u << STAGE_AUTH)) == 0 || v->scope != SCOPE_MAILBOX)
+            continue;
+        print_message("  %s\n", v->name);
+        assert_string_not_equal(v->who, "");
+        assert_null(strstr(v->how, "another provider"));
+        assert_true(v->token_how == NULL || v->token_how[strlen(v->token_how) - 1] == '.');
+    }
 }
 
 /* For whatever a server may say or a connection may do, and wherever. */
@@ -681,6 +711,7 @@ int main(void)
         cmocka_unit_test(waits_and_second_thoughts_are_as_advised),
         cmocka_unit_test(flags_are_set_where_they_help_and_nowhere_else),
         cmocka_unit_test(every_row_is_complete_and_stays_within_its_scope),
+        cmocka_unit_test(a_refused_sign_in_tells_what_to_do_with_passwords_and_with_tokens),
         cmocka_unit_test(there_is_always_a_verdict_with_words),
         cmocka_unit_test(actions_and_scopes_have_names),
     };

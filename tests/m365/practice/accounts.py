@@ -14,6 +14,7 @@ class Account:
     address: str
     password: str = ""
     token: str = ""
+    tokens: tuple = ()  # others that are good as well
     aliases: tuple = ()
     message_size: int = 0  # 0: the general limit
 
@@ -24,7 +25,8 @@ class Account:
         if unknown or "@" not in values.get("address", ""):
             raise ValueError(f"an account has {', '.join(sorted(known))}, and an address with @; "
                              f"unknown here: {', '.join(sorted(unknown)) or 'nothing'}")
-        return cls(**dict(values, aliases=tuple(values.get("aliases", ()))))
+        return cls(**dict(values, aliases=tuple(values.get("aliases", ())),
+                          tokens=tuple(values.get("tokens", ()))))
 
     def may_send_as(self, address):
         wanted = address.lower()
@@ -54,7 +56,13 @@ class Accounts:
         return self._find(user, "password", password)
 
     def by_token(self, user, token):
-        return self._find(user, "token", token)
+        account = self._find(user, "token", token)
+        if account is None:
+            with self._lock:
+                account = self._by_address.get(user.lower())
+            if account is None or token not in account.tokens:
+                return None
+        return account
 
     def _find(self, user, field, offered):
         with self._lock:
