@@ -18,7 +18,7 @@ enum state {
 
 /* What one octet may add: a held dot, and CR LF. */
 #define OCTETS_PER_STEP 4
-#define LOOK_AHEAD      256 /* for a line end */
+#define EVERY_OCTET(c)  (UINT64_C(0x0101010101010101) * (uint8_t)(c))
 
 _Static_assert(MAILDATA_ROOM_MIN >= OCTETS_PER_STEP, "one octet always fits");
 
@@ -146,44 +146,43 @@ static bool take_after_crs(struct maildata_decoder *d, uint8_t c, uint8_t **to)
     return false;
 }
 
-/* Octets up to the next CR or LF. Looks at few at a time, so that many short lines cost no more. */
-static size_t run_of_text(const uint8_t *data, size_t len)
+/* All eight octets are from space to DEL: text in which there is nothing to note. */
+static bool is_plain(uint64_t octets)
 {
-    size_t n = len < LOOK_AHEAD ? len : LOOK_AHEAD;
-    const uint8_t *found = memchr(data, '\n', n);
-
-    if (found != NULL)
-        n = (size_t)(found - data);
-    found = memchr(data, '\r', n);
-    return found != NULL ? (size_t)(found - data) : n;
+    return (((octets - EVERY_OCTET(' ')) | octets) & EVERY_OCTET(0x80)) == 0;
 }
 
-static bool has_eight_bit(const uint8_t *data, size_t len)
+static size_t copy_plain(const uint8_t *data, size_t len, uint8_t *to)
 {
-    uint64_t all = 0;
-    uint64_t part = 0;
+    uint64_t octets = 0;
     size_t n = 0;
 
-    for (; len - n >= sizeof part; n += sizeof part) {
-        memcpy(&part, data + n, sizeof part);
-        all |= part;
+    for (; len - n >= sizeof octets; n += sizeof octets) {
+        memcpy(&octets, data + n, sizeof octets);
+        if (!is_plain(octets))
+            break;
+        memcpy(to + n, &octets, sizeof octets);
     }
-    for (; n < len; n++)
-        all |= data[n];
-    return (all & 0x8080808080808080) != 0;
+    return n;
 }
 
 /* The usual case, by runs: octets within a line up to the next CR or LF. */
 static size_t copy_text(struct maildata_decoder *d, const uint8_t *data, size_t len, uint8_t *to)
 {
-    size_t n = run_of_text(data, len);
+    size_t n = copy_plain(data, len, to);
+    unsigned high = 0;
+    bool nul = false;
 
-    memcpy(to, data, n);
+    for (; n < len && data[n] != '\r' && data[n] != '\n'; n++) {
+        high |= data[n];
+        nul |= data[n] == 0;
+        to[n] = data[n];
+    }
     d->line += n;
     if (d->line > d->quirks.longest_line)
         d->quirks.longest_line = d->line;
-    d->quirks.eight_bit |= has_eight_bit(data, n);
-    d->quirks.nul |= memchr(data, 0, n) != NULL;
+    d->quirks.eight_bit |= high > 0x7f;
+    d->quirks.nul |= nul;
     return n;
 }
 
