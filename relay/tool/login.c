@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "relay/admin/json.h"
-#include "relay/tool/daemon.h"
+#include "relay/tool/ask.h"
 
 #define POLL_MS     1000
 #define LISTENERS   2 /* localhost is 127.0.0.1 in one browser and ::1 in another */
@@ -62,7 +62,7 @@ static int show_end(const struct login *l, const cJSON *login)
 
 static cJSON *ask(const struct login *l, const char *method, const char *rest, struct error *err)
 {
-    return daemon_ask_mailbox(l->t, &l->places, method, rest, err);
+    return ask_mailbox(l->t, &l->places, method, rest, err);
 }
 
 /* ---- with a code ----------------------------------------------------------------------------- */
@@ -287,7 +287,7 @@ int login_run(const struct tool *t)
     cJSON *login;
     int code;
 
-    if (!daemon_find(t, &l.places, &code))
+    if (!ask_daemon(t, &l.places, &code))
         return code;
     login = t->browser ? in_browser(&l, &err) : with_code(&l, &err);
     code = login != NULL ? show_end(&l, login) : tool_fail(t, &err);

@@ -187,8 +187,8 @@ cJSON *offline_page(struct offline *o, const char *state, uint64_t after, uint32
         i++;
     }
     after = info.id;
-    page = api_json_page(list, wanted_total(o, state),
-                         queue_list(o->queue, after, &info) ? after : 0);
+    page =
+        api_json_page(list, wanted_total(o, state), queue_list(o->queue, after, &info) ? after : 0);
     if (page == NULL)
         no_memory(err);
     return page;

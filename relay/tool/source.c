@@ -78,8 +78,8 @@ cJSON *source_page(struct source *s, uint64_t after, uint32_t limit, struct erro
         return offline_page(s->offline, s->state, after, limit, err);
     queue_id_text(after, text);
     snprintf(path, sizeof(path), "/v1/queue?limit=%" PRIu32 "%s%s%s%s", limit,
-             after != 0 ? "&after=" : "", after != 0 ? text : "",
-             s->state != NULL ? "&state=" : "", s->state != NULL ? s->state : "");
+             after != 0 ? "&after=" : "", after != 0 ? text : "", s->state != NULL ? "&state=" : "",
+             s->state != NULL ? s->state : "");
     return client_ask(s->places.socket, "GET", path, err);
 }
 

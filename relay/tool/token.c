@@ -6,7 +6,7 @@
 
 #include "relay/admin/json.h"
 #include "relay/tool/client.h"
-#include "relay/tool/daemon.h"
+#include "relay/tool/ask.h"
 #include "relay/tool/format.h"
 
 #define ATTENTION 1 /* exit code */
@@ -92,9 +92,9 @@ int token_run(const struct tool *t)
     cJSON *o;
     int code;
 
-    if (!daemon_find(t, &p, &code))
+    if (!ask_daemon(t, &p, &code))
         return code;
-    o = daemon_ask_mailbox(t, &p, "GET", "token", &err);
+    o = ask_mailbox(t, &p, "GET", "token", &err);
     if (o == NULL)
         code = tool_fail(t, &err);
     else
@@ -181,7 +181,7 @@ int token_report(const struct tool *t)
         (void)tool_fail(t, &err);
         return EX_USAGE;
     }
-    if (!daemon_find(t, &p, &code))
+    if (!ask_daemon(t, &p, &code))
         return code;
     o = client_ask(p.socket, "GET", "/v1/sign-in", &err);
     code = o != NULL ? show_report(t, o) : tool_fail(t, &err);
