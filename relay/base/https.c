@@ -273,7 +273,8 @@ static const struct {
      "check this machine's clock; where a firewall or proxy opens TLS, or the service has a "
      "private authority, name that authority's certificate as the ca_file"},
     {CURLE_SSL_CACERT_BADFILE, ERROR_INVALID,
-     "the file of the authorities to trust (ca_file) must be there, readable and in PEM format"},
+     "the file of the authorities to trust (ca_file) must be there, readable and in PEM format; "
+     "without that setting they come with the package ca-certificates"},
     {CURLE_SSL_CONNECT_ERROR, ERROR_IO, "it must speak TLS 1.2 or newer"},
     {CURLE_RECV_ERROR, ERROR_IO, "the connection was lost"},
     {CURLE_SEND_ERROR, ERROR_IO, "the connection was lost"},
