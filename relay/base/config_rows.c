@@ -265,7 +265,7 @@ static const struct config_row rows[] = {
      .choices = MECHANISMS,
      .help = "SASL mechanisms that may be used; of those that the server offers too, the first in "
              "the order of the list below that fits the way of signing in. Without it, those of "
-             "the provider.",
+             "the provider. SCRAM needs the package libsasl2-modules.",
      FIELD(config_mailbox, mechanisms)},
     {.section = "mailbox",
      .key = "token_url",

@@ -233,8 +233,8 @@ static bool failed(struct sasl_client *c, int rc, struct error *err)
 
     if (rc == SASL_NOMECH)
         return error_set(err, ERROR_INVALID,
-                         "%s cannot be used here: it is not known, or it would show the password "
-                         "or token without TLS",
+                         "%s cannot be used here: it is not known (SCRAM comes with the package "
+                         "libsasl2-modules), or it would show the password or token without TLS",
                          c->mechanism);
     return error_set(err, rc == SASL_NOMEM ? ERROR_NO_ROOM : ERROR_INVALID, "%s: %s", c->mechanism,
                      detail);
