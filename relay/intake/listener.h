@@ -39,7 +39,7 @@ struct intake_settings {
     const struct config *config;
     struct queue *queue;
     struct logins *logins;
-    struct join *join; /* NULL = split mail is not joined; outlives every commit */
+    struct join *join;         /* NULL = split mail is not joined; outlives every commit */
     struct registry *registry; /* NULL = nobody keeps what is seen of devices */
     /* Octets of mail data that the route's mailboxes take today; 0 = no limit known. */
     uint64_t (*route_max_size)(void *ctx, const char *route);

@@ -44,7 +44,7 @@ struct report_message {
     const struct report_recipient *recipients; /* those that it is about */
     size_t recipient_count;
     size_t more_recipients; /* others, not in the list */
-    const uint8_t *header; /* as it is stored; NULL when it cannot be had */
+    const uint8_t *header;  /* as it is stored; NULL when it cannot be had */
     size_t header_len;
 };
 
