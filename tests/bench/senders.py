@@ -13,7 +13,6 @@ import os
 import pathlib
 import pwd
 import re
-import shutil
 import signal
 import smtplib
 import socket
@@ -29,7 +28,9 @@ BIN = pathlib.Path(os.environ["OUTTRAY_BIN"]).resolve()
 sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "tests" / "m365")]
 
 # pylint: disable=wrong-import-position
-import postfix as unpacked_postfix  # noqa: E402
+import exim  # noqa: E402
+import postfix  # noqa: E402
+from packages import Unavailable, libraries, unpacked  # noqa: E402
 from practice import certificate  # noqa: E402
 
 TOOLS = BIN / "bench"
@@ -37,7 +38,6 @@ TICKS = os.sysconf("SC_CLK_TCK")
 FAR, FAR_PORT, NEAR_PORT = "10.77.0.2", 2587, 2525
 MAILBOX, RECIPIENT = "scanner@office.test", "someone@office.test"
 PATIENCE = 300
-Unavailable = unpacked_postfix.Unavailable
 
 
 def build_tools():
@@ -320,11 +320,11 @@ class Postfix(Sender):
     def __init__(self, directory, sink):
         if os.geteuid() != 0:
             raise Unavailable("Postfix has to be started by root")
-        self.root = unpacked_postfix.fetch()
+        self.root = fetch_postfix()
         super().__init__(directory, sink)
-        owner = pwd.getpwnam(unpacked_postfix.OWNER)
-        group = grp.getgrnam(unpacked_postfix.SET_GID_GROUP).gr_gid
-        for name in ("conf", "data", *(f"queue/{queue}" for queue in unpacked_postfix.QUEUES)):
+        owner = pwd.getpwnam(postfix.OWNER)
+        group = grp.getgrnam(postfix.SET_GID_GROUP).gr_gid
+        for name in ("conf", "data", *(f"queue/{queue}" for queue in postfix.QUEUES)):
             (self.directory / name).mkdir(parents=True)
             if name not in ("conf", "queue/pid"):
                 os.chown(self.directory / name, owner.pw_uid, owner.pw_gid)
@@ -341,8 +341,8 @@ class Postfix(Sender):
                 "SASL_PATH": ":".join(glob.glob(f"{self.root}/usr/lib/*/sasl2"))}
 
     def write(self, more):
-        names = {"directory": self.directory, "root": self.root, "owner": unpacked_postfix.OWNER, "port": NEAR_PORT,
-                 "set_gid_group": unpacked_postfix.SET_GID_GROUP, "host": FAR, "upstream": FAR_PORT,
+        names = {"directory": self.directory, "root": self.root, "owner": postfix.OWNER, "port": NEAR_PORT,
+                 "set_gid_group": postfix.SET_GID_GROUP, "host": FAR, "upstream": FAR_PORT,
                  "mailbox": MAILBOX, "ca": self.sink.ca, "more": more}
         for name, text in (("main.cf", POSTFIX), ("master.cf", POSTFIX_MASTER)):
             (self.directory / "conf" / name).write_text(text.format(**names), encoding="utf-8")
@@ -385,7 +385,8 @@ host_lookup =
 rfc1413_query_timeout = 0s
 tls_advertise_hosts =
 message_size_limit = 100M
-keep_environment =
+keep_environment = LD_LIBRARY_PATH
+exim_path = {root}/usr/sbin/exim4
 acl_smtp_rcpt = accept_all
 remote_max_parallel = 3
 begin acl
@@ -417,23 +418,12 @@ login:
 """
 
 
+def fetch_postfix():
+    return unpacked("postfix", postfix.PACKAGES)
+
+
 def fetch_exim():
-    """The root of Exim's unpacked packages."""
-    root = unpacked_postfix.PEERS / "exim"
-    if root.is_dir():
-        return root
-    download = unpacked_postfix.PEERS / "download-exim"
-    shutil.rmtree(download, ignore_errors=True)
-    download.mkdir(parents=True)
-    done = subprocess.run(["apt-get", "-q", "download", "exim4-daemon-light", "exim4-base"], cwd=download,
-                          capture_output=True, timeout=120, check=False)
-    if done.returncode != 0:
-        raise Unavailable(f"apt-get download: {done.stderr.decode('utf-8', 'replace').strip()}")
-    unpacked = unpacked_postfix.PEERS / "exim.new"
-    for package in sorted(download.glob("*.deb")):
-        subprocess.run(["dpkg", "--extract", package, unpacked], check=True, timeout=60)
-    unpacked.rename(root)
-    return root
+    return unpacked("exim", exim.PACKAGES)
 
 
 class Exim(Sender):
@@ -458,9 +448,12 @@ class Exim(Sender):
             known = pathlib.Path(f"/etc/{name}").read_text(encoding="utf-8")
             (self.directory / name).write_text(f"{known}{line}\n", encoding="utf-8")
 
+    def environment(self):
+        return {**super().environment(), "LD_LIBRARY_PATH": libraries(self.root)}
+
     def write(self, more):
         (self.directory / "exim.conf").write_text(
-            EXIM.format(directory=self.directory, port=NEAR_PORT, host=FAR, upstream=FAR_PORT, ca=self.sink.ca,
+            EXIM.format(root=self.root, directory=self.directory, port=NEAR_PORT, host=FAR, upstream=FAR_PORT, ca=self.sink.ca,
                         mailbox=MAILBOX, more=more), encoding="utf-8")
 
     def serve(self, more=""):
@@ -489,7 +482,7 @@ class Exim(Sender):
 def prepare(names):
     """Builds and fetches what is needed; leaves out of names what cannot be had."""
     build_tools()
-    for name, fetch in (("postfix", unpacked_postfix.fetch), ("exim", fetch_exim)):
+    for name, fetch in (("postfix", fetch_postfix), ("exim", fetch_exim)):
         if name not in names:
             continue
         try:

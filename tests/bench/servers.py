@@ -26,7 +26,9 @@ os.environ.setdefault("OUTTRAY_BIN", str(ROOT / "build" / "release"))
 BIN = pathlib.Path(os.environ["OUTTRAY_BIN"]).resolve()
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 
-import postfix as unpacked_postfix  # noqa: E402  pylint: disable=wrong-import-position
+import exim  # noqa: E402  pylint: disable=wrong-import-position
+import postfix  # noqa: E402  pylint: disable=wrong-import-position
+from packages import Unavailable, libraries, unpacked  # noqa: E402  pylint: disable=wrong-import-position
 
 TOOLS = BIN / "bench"
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -34,7 +36,6 @@ FLUSHES = "fsync,fdatasync,sync_file_range,syncfs,msync,sync"
 FLUSH = re.compile(r"\b(fsync|fdatasync|syncfs|msync|sync)\(")  # sync_file_range() promises nothing
 START_PATIENCE, STOP_PATIENCE = 20, 30
 CONNECTIONS_MAX = 400
-Unavailable = unpacked_postfix.Unavailable
 
 
 # ---- our programs ----
@@ -299,19 +300,19 @@ class Postfix(Server):
     def __init__(self, directory, preload=None):
         if os.geteuid() != 0:
             raise Unavailable("Postfix has to be started by root")
-        self.root = unpacked_postfix.fetch()
+        self.root = unpacked("postfix", postfix.PACKAGES)
         super().__init__(directory, preload)
-        owner = pwd.getpwnam(unpacked_postfix.OWNER)
-        group = grp.getgrnam(unpacked_postfix.SET_GID_GROUP).gr_gid
-        for name in ("conf", "data", *(f"queue/{queue}" for queue in unpacked_postfix.QUEUES)):
+        owner = pwd.getpwnam(postfix.OWNER)
+        group = grp.getgrnam(postfix.SET_GID_GROUP).gr_gid
+        for name in ("conf", "data", *(f"queue/{queue}" for queue in postfix.QUEUES)):
             (self.directory / name).mkdir(parents=True)
             if name not in ("conf", "queue/pid"):
                 os.chown(self.directory / name, owner.pw_uid, owner.pw_gid)
         for name, mode in (("maildrop", 0o1730), ("public", 0o2710)):
             os.chown(self.directory / "queue" / name, owner.pw_uid, group)
             (self.directory / "queue" / name).chmod(mode)
-        names = {"directory": self.directory, "root": self.root, "owner": unpacked_postfix.OWNER, "port": self.port,
-                 "set_gid_group": unpacked_postfix.SET_GID_GROUP, "connections": CONNECTIONS_MAX, "more": self.more}
+        names = {"directory": self.directory, "root": self.root, "owner": postfix.OWNER, "port": self.port,
+                 "set_gid_group": postfix.SET_GID_GROUP, "connections": CONNECTIONS_MAX, "more": self.more}
         for name, text in (("main.cf", POSTFIX), ("master.cf", POSTFIX_MASTER)):
             (self.directory / "conf" / name).write_text(text.format(**names), encoding="utf-8")
         (self.directory / "conf" / "dynamicmaps.cf").touch()
@@ -349,7 +350,8 @@ host_lookup =
 rfc1413_query_timeout = 0s
 tls_advertise_hosts =
 message_size_limit = 100M
-keep_environment =
+keep_environment = LD_LIBRARY_PATH : LD_PRELOAD : OUTTRAY_BENCH_FLUSH_US
+exim_path = {root}/usr/sbin/exim4
 acl_smtp_rcpt = accept_all
 begin acl
 accept_all:
@@ -368,18 +370,21 @@ class Exim(Server):
     def __init__(self, directory, preload=None):
         if os.geteuid() != 0:
             raise Unavailable("Exim has to be started by root")
-        self.root = unpacked_postfix.fetch("exim", ("exim4-daemon-light", "exim4-base"))
+        self.root = unpacked("exim", exim.PACKAGES)
         super().__init__(directory, preload)
         mail = pwd.getpwnam("mail")
         for name in ("spool", "log"):
             (self.directory / name).mkdir()
             os.chown(self.directory / name, mail.pw_uid, mail.pw_gid)
         (self.directory / "exim.conf").write_text(
-            EXIM.format(directory=self.directory, port=self.port, connections=CONNECTIONS_MAX), encoding="utf-8")
+            EXIM.format(root=self.root, directory=self.directory, port=self.port, connections=CONNECTIONS_MAX), encoding="utf-8")
         for name, line in (("passwd", f"Debian-exim:x:{mail.pw_uid}:{mail.pw_gid}::/nonexistent:/bin/false"),
                            ("group", f"Debian-exim:x:{mail.pw_gid}:")):
             known = pathlib.Path(f"/etc/{name}").read_text(encoding="utf-8")
             (self.directory / name).write_text(f"{known}{line}\n", encoding="utf-8")
+
+    def environment(self):
+        return {**super().environment(), "LD_LIBRARY_PATH": libraries(self.root)}
 
     def command(self):
         binds = "".join(f"mount --bind {self.directory}/{name} /etc/{name} && " for name in ("passwd", "group"))
@@ -394,7 +399,7 @@ class SmtpSink(Server):
     stores = False
 
     def __init__(self, directory, preload=None):
-        self.root = unpacked_postfix.fetch()
+        self.root = unpacked("postfix", postfix.PACKAGES)
         super().__init__(directory, preload)
 
     def environment(self):
@@ -410,7 +415,7 @@ SERVERS = {server.name: server for server in (Outtray, Postfix, PostfixHold, Exi
 
 def smtp_source(port, connections, messages, size, many):
     """Messages a second, by Postfix's own driver."""
-    root = unpacked_postfix.fetch()
+    root = unpacked("postfix", postfix.PACKAGES)
     keep = ("-d",) if many else ()
     began = time.monotonic()
     subprocess.run([root / "usr/sbin/smtp-source", *keep, "-s", str(connections), "-m", str(messages), "-l", str(size),

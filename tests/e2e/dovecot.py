@@ -10,18 +10,17 @@ import os
 import pathlib
 import pwd
 import shlex
-import shutil
 import socket
 import socketserver
 import subprocess
 import threading
 
-from harness import BIN, eventually
+from harness import eventually
+from packages import Unavailable, unpacked
 from practice import certificate
 
 PACKAGES = ("dovecot-core", "dovecot-submissiond", "libexttextcat-2.0-0", "liblua5.4-0", "libsodium23", "libstemmer0d",
             "libtirpc3", "libunwind8", "libwrap0", "libapparmor1", "libicu72")
-PEERS = BIN / "peers"
 OWNER, NOBODY = "mail", "nobody"
 
 CONFIGURATION = """\
@@ -73,36 +72,6 @@ active_value = true
 """
 
 
-class Unavailable(Exception):
-    """Why Dovecot cannot be run here."""
-
-
-def fetch():
-    """The root of the unpacked packages."""
-    root = PEERS / "dovecot"
-    if root.is_dir():
-        return root
-    if not shutil.which("apt-get") or not shutil.which("dpkg"):
-        raise Unavailable("this is no Debian, so the packages cannot be fetched")
-    PEERS.mkdir(parents=True, exist_ok=True)
-    download = PEERS / "download-dovecot"
-    shutil.rmtree(download, ignore_errors=True)
-    download.mkdir()
-    command = ["apt-get", "-q", "download", *PACKAGES]
-    done = subprocess.run(command, cwd=download, capture_output=True, timeout=120, check=False)
-    if done.returncode != 0:  # the lists may be missing or old
-        subprocess.run(["apt-get", "-q", "update"], capture_output=True, timeout=120, check=False)
-        done = subprocess.run(command, cwd=download, capture_output=True, timeout=120, check=False)
-    if done.returncode != 0:
-        raise Unavailable(f"apt-get download: {done.stderr.decode('utf-8', 'replace').strip()}")
-    unpacked = PEERS / "dovecot.new"
-    shutil.rmtree(unpacked, ignore_errors=True)
-    for package in sorted(download.glob("*.deb")):
-        subprocess.run(["dpkg", "--extract", package, unpacked], check=True, timeout=60)
-    unpacked.rename(root)
-    return root
-
-
 class Sink(socketserver.ThreadingTCPServer):
     """Takes mail from whoever connects, and keeps it."""
 
@@ -152,7 +121,7 @@ class Dovecot:
             raise Unavailable("Dovecot has to be started by root")
         if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0:
             raise Unavailable("a mount namespace cannot be made here")
-        self.root = fetch()
+        self.root = unpacked("dovecot", PACKAGES)
         self.directory = pathlib.Path(directory) / "dovecot"
         self.sink = Sink()
         with socket.socket() as probe:
