@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
+#include <libdeflate.h>
 
 #define BYTES_FIRST_CAP 64
 
@@ -154,21 +154,6 @@ const char *bytes_string(struct bytes *b)
     return (const char *)b->data;
 }
 
-uint16_t bytes_get16(const uint8_t *p)
-{
-    return (uint16_t)(p[0] | p[1] << 8);
-}
-
-uint32_t bytes_get32(const uint8_t *p)
-{
-    return bytes_get16(p) | (uint32_t)bytes_get16(p + 2) << 16;
-}
-
-uint64_t bytes_get64(const uint8_t *p)
-{
-    return bytes_get32(p) | (uint64_t)bytes_get32(p + 4) << 32;
-}
-
 void bytes_put16(uint8_t *p, uint16_t value)
 {
     p[0] = (uint8_t)(value & 0xff);
@@ -239,5 +224,5 @@ uint32_t bytes_crc(uint32_t crc, const void *data, size_t len)
     /* zlib takes a NULL buffer as a request for the initial value, whatever crc is. */
     if (len == 0)
         return crc;
-    return (uint32_t)crc32_z(crc, data, len);
+    return libdeflate_crc32(crc, data, len);
 }

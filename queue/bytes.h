@@ -39,9 +39,25 @@ uint8_t *bytes_reserve(struct bytes *b, size_t len);
 /* The content as a C string, valid until the next change; "" when empty. Adds a NUL behind len. */
 const char *bytes_string(struct bytes *b);
 
-uint16_t bytes_get16(const uint8_t *p);
-uint32_t bytes_get32(const uint8_t *p);
-uint64_t bytes_get64(const uint8_t *p);
+/* Here, because hashes and checksums call them for each word: compilers make one instruction of
+ * each. */
+static inline uint16_t bytes_get16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+
+static inline uint32_t bytes_get32(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static inline uint64_t bytes_get64(const uint8_t *p)
+{
+    return (uint64_t)p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 24 |
+           (uint64_t)p[4] << 32 | (uint64_t)p[5] << 40 | (uint64_t)p[6] << 48 |
+           (uint64_t)p[7] << 56;
+}
+
 void bytes_put16(uint8_t *p, uint16_t value);
 void bytes_put32(uint8_t *p, uint32_t value);
 void bytes_put64(uint8_t *p, uint64_t value);

@@ -54,20 +54,23 @@ void journal_push_front(struct journal *j, struct journal_record *r)
     j->pending = r;
 }
 
-static struct journal_record *pop_front(struct journal *j)
+static void append_list(struct journal_record ***end, struct journal_record *list)
 {
-    struct journal_record *r = j->pending;
-    j->pending = r->next;
-    if (!j->pending)
-        j->pending_end = &j->pending;
-    r->next = NULL;
-    return r;
+    **end = list;
+    while (**end)
+        *end = &(**end)->next;
 }
 
-bool journal_fits(const struct journal *j, const struct journal_record *r, uint32_t at)
+bool journal_fits(uint32_t size, const struct place *place, const struct journal_record *r)
 {
-    uint64_t need = (uint64_t)at + r->span + j->index_bytes + SEGMENT_ENTRY + r->head_len;
-    return need + SEGMENT_FOOTER <= j->current->size;
+    uint64_t need =
+        (uint64_t)place->at + r->span + place->index_bytes + SEGMENT_ENTRY + r->head_len;
+    return need + SEGMENT_FOOTER <= size;
+}
+
+struct place journal_place(const struct journal *j)
+{
+    return (struct place){.at = j->at, .index_bytes = j->index_bytes, .seq = j->next_seq};
 }
 
 void journal_measure(struct journal_record *r)
@@ -87,7 +90,7 @@ static int gather_record(const struct flush *f, struct journal_record *r, struct
     struct segment_record h = {
         .seq = r->seq,
         .id = r->id,
-        .base = f->offset,
+        .base = f->begin.at,
         .type = r->type,
         .head_len = r->head_len,
         .head_crc = bytes_crc(0, head, r->head_len),
@@ -103,7 +106,7 @@ static int gather_record(const struct flush *f, struct journal_record *r, struct
     uint32_t pad = r->span - SEGMENT_RECORD_HEADER - h.head_len - h.body_len;
     if (pad > 0)
         iov[n++] = (struct iovec){(void *)(uintptr_t)zeros, pad};
-    segment_encode_record(&h, f->salt, r->offset, r->lead);
+    segment_encode_record(&h, f->segment->salt, r->offset, r->lead);
     return n;
 }
 
@@ -116,64 +119,143 @@ static int flush_sync(const struct fileops *ops, int fd)
     return result;
 }
 
-static void flush_work(void *ctx)
+/* Takes from the list what fits, each record to its place; returns the rest. */
+static struct journal_record *place_records(struct flush *f, struct journal_record *list)
 {
-    struct journal *j = ctx;
-    struct flush *f = &j->flush;
+    struct journal_record **tail = &f->first;
+    f->end = f->begin;
+    for (int n = 0; list && n < JOURNAL_BATCH_RECORDS; n++) {
+        struct journal_record *r = list;
+        if (!journal_fits(f->segment->size, &f->end, r) ||
+            (n > 0 && f->end.at - f->begin.at + r->span > JOURNAL_BATCH_BYTES))
+            break;
+        list = r->next;
+        r->next = NULL;
+        r->segment = f->segment;
+        r->offset = f->end.at;
+        r->seq = f->end.seq++;
+        f->end.at += r->span;
+        f->end.index_bytes += SEGMENT_ENTRY + r->head_len;
+        *tail = r;
+        tail = &r->next;
+    }
+    return list;
+}
+
+static struct journal_record *take_joining(struct journal *j)
+{
+    struct joining *g = &j->joining;
+    pthread_mutex_lock(&g->lock);
+    struct journal_record *list = g->first;
+    g->first = NULL;
+    g->end = &g->first;
+    pthread_mutex_unlock(&g->lock);
+    return list;
+}
+
+/* Behind a flush that ended a moment ago. */
+static void follow(struct flush *f)
+{
+    struct journal *j = f->journal;
+    f->begin = f->end = j->tail;
+    f->left = take_joining(j);
+    if (j->tail_open)
+        f->left = place_records(f, f->left);
+}
+
+static bool write_records(struct flush *f)
+{
+    const struct fileops *ops = f->journal->ops;
+    uint64_t number = f->segment->number;
     int n = 0;
-    if (f->refuse)
-        return;
     for (struct journal_record *r = f->first; r; r = r->next)
         n += gather_record(f, r, f->iov + n);
-    uint64_t number = f->first->segment->number;
-    f->ok = false;
-    if (fileops_writev_all(j->ops, f->fd, f->iov, n, f->offset) < 0)
-        error_errno(&f->error, errno, "write journal segment %016" PRIx64, number);
-    else if (flush_sync(j->ops, f->fd) < 0)
-        error_errno(&f->error, errno, "sync journal segment %016" PRIx64, number);
-    else
-        f->ok = true;
+    if (fileops_writev_all(ops, f->fd, f->iov, n, f->begin.at) < 0)
+        return error_errno(&f->error, errno, "write journal segment %016" PRIx64, number);
+    return flush_sync(ops, f->fd) == 0 ||
+           error_errno(&f->error, errno, "sync journal segment %016" PRIx64, number);
+}
+
+static void flush_work(void *ctx)
+{
+    struct flush *f = ctx;
+    struct journal *j = f->journal;
+    if (f->refuse)
+        return;
+    if (f->follows)
+        follow(f);
+    f->ok = !f->first || write_records(f);
+    if (!f->first) {
+        j->tail_open = j->tail_open && !f->left;
+        return;
+    }
+    j->tail = f->end;
+    j->tail_open = f->ok && !f->left;
 }
 
 /* ---- a flush, on the loop -------------------------------------------------------------------- */
 
-static void compose(struct journal *j)
+static bool any_under_way(const struct journal *j)
 {
-    struct flush *f = &j->flush;
-    struct journal_record **tail = &f->first;
+    return j->flush[0].under_way || j->flush[1].under_way;
+}
+
+static void flush_begin(struct journal *j, struct flush *f)
+{
     f->segment = j->current;
     journal_hold(f->segment);
     f->fd = j->current_fd;
-    f->salt = j->current->salt;
-    f->offset = f->end = j->at;
-    f->refuse = false;
-    f->first = NULL;
-    for (int n = 0; j->pending && n < JOURNAL_BATCH_RECORDS; n++) {
-        struct journal_record *r = j->pending;
-        if (!journal_fits(j, r, f->end) ||
-            (n > 0 && f->end - f->offset + r->span > JOURNAL_BATCH_BYTES))
-            break;
-        pop_front(j);
-        r->segment = j->current;
-        r->offset = f->end;
-        r->seq = j->next_seq++;
-        f->end += r->span;
-        j->index_bytes += SEGMENT_ENTRY + r->head_len;
-        *tail = r;
-        tail = &r->next;
-    }
+    f->refuse = f->follows = false;
+    f->first = f->left = NULL;
 }
 
-static void flush_submit(struct journal *j)
+static void compose(struct journal *j)
 {
-    j->flush.under_way = true;
-    task_submit(j->flush.task, EXECUTOR_JOURNAL);
+    struct flush *f = &j->flush[0];
+    flush_begin(j, f);
+    f->begin = journal_place(j);
+    j->pending = place_records(f, j->pending);
+    if (!j->pending)
+        j->pending_end = &j->pending;
+}
+
+static void flush_submit(struct flush *f)
+{
+    f->under_way = true;
+    task_submit(f->task, EXECUTOR_JOURNAL);
+}
+
+/* A flush behind the one that is under way, for messages that cannot be amended any more. */
+static void send_after(struct journal *j)
+{
+    struct flush *f = j->flush[0].under_way ? &j->flush[1] : &j->flush[0];
+    if (f->under_way)
+        return;
+    flush_begin(j, f);
+    f->follows = true;
+    flush_submit(f);
+}
+
+static bool may_join(const struct journal *j, const struct journal_record *r)
+{
+    return r->type == SEGMENT_MESSAGE && any_under_way(j) && j->current && !j->failing &&
+           !j->pending && !j->returned;
+}
+
+static void join(struct journal *j, struct journal_record *r)
+{
+    struct joining *g = &j->joining;
+    r->next = NULL;
+    pthread_mutex_lock(&g->lock);
+    *g->end = r;
+    g->end = &r->next;
+    pthread_mutex_unlock(&g->lock);
 }
 
 /* Takes the records that will not wait for a better disk. */
 static void refuse(struct journal *j)
 {
-    struct flush *f = &j->flush;
+    struct flush *f = &j->flush[0];
     struct journal_record **tail = &f->first;
     struct journal_record *r = j->pending;
     f->first = NULL;
@@ -191,15 +273,16 @@ static void refuse(struct journal *j)
         }
         r = next;
     }
+    f->left = NULL;
     f->refuse = true;
     f->error = j->failure;
     if (f->first)
-        flush_submit(j);
+        flush_submit(f);
 }
 
 void journal_kick(struct journal *j)
 {
-    if (j->flush.under_way)
+    if (any_under_way(j))
         return;
     if (!j->current && j->ready)
         (void)journal_adopt_ready(j); /* so that its START tries the disk */
@@ -207,12 +290,12 @@ void journal_kick(struct journal *j)
         return;
     if (journal_blocked(j) && !(j->ready && journal_adopt_ready(j))) {
         journal_maintain(j);
-        if (j->failing && !j->flush.under_way)
+        if (j->failing && !any_under_way(j))
             refuse(j);
         return;
     }
     compose(j);
-    flush_submit(j);
+    flush_submit(&j->flush[0]);
 }
 
 static void deliver(struct journal_record *r, const struct error *err)
@@ -225,38 +308,62 @@ static void deliver(struct journal_record *r, const struct error *err)
     }
 }
 
-/* Puts the records that must be written back in front, in their order; returns the others. */
+/* Takes back the records that must be written, in their order; returns the others. */
 static struct journal_record *keep_back(struct journal *j, struct journal_record *r)
 {
     struct journal_record *others = NULL;
     struct journal_record **others_end = &others;
-    struct journal_record *kept = NULL;
-    struct journal_record **kept_end = &kept;
-    for (; r; r = r->next) {
-        struct journal_record ***end = r->keep ? &kept_end : &others_end;
+    while (r) {
+        struct journal_record *next = r->next;
+        struct journal_record ***end = r->keep ? &j->returned_end : &others_end;
         r->segment = r->keep ? NULL : r->segment;
-        **end = r;
-        *end = &r->next;
+        r->next = NULL;
+        append_list(end, r);
+        r = next;
     }
-    *others_end = NULL;
-    *kept_end = j->pending;
-    if (kept && !j->pending)
-        j->pending_end = kept_end;
-    j->pending = kept ? kept : j->pending;
     return others;
 }
 
-static void flush_succeeded(struct journal *j)
+static void flush_succeeded(struct journal *j, const struct flush *f)
 {
-    struct flush *f = &j->flush;
-    j->at = f->end;
-    j->current->end = f->end;
+    j->at = f->end.at;
+    j->index_bytes = f->end.index_bytes;
+    j->next_seq = f->end.seq;
+    j->current->end = f->end.at;
     j->flushes++;
-    j->written += f->end - f->offset;
+    j->written += f->end.at - f->begin.at;
     j->unproven = false;
     for (const struct journal_record *r = f->first; r; r = r->next)
         j->unproven = j->unproven || (r->type != SEGMENT_MARK && r->type != SEGMENT_START);
     journal_works(j);
+}
+
+static bool has_joining(struct journal *j)
+{
+    pthread_mutex_lock(&j->joining.lock);
+    bool has = j->joining.first != NULL;
+    pthread_mutex_unlock(&j->joining.lock);
+    return has;
+}
+
+/* What flushes did not write, and what joined too late for any, goes before all that waits. */
+static void collect(struct journal *j)
+{
+    append_list(&j->returned_end, take_joining(j));
+    append_list(&j->returned_end, j->pending);
+    j->pending = j->returned;
+    j->pending_end = j->returned ? j->returned_end : &j->pending;
+    j->returned = NULL;
+    j->returned_end = &j->returned;
+}
+
+static void go_on(struct journal *j)
+{
+    if (!any_under_way(j))
+        collect(j);
+    else if (j->current && has_joining(j))
+        send_after(j);
+    journal_kick(j);
 }
 
 /* The START is the journal's own and must be free before another segment is begun. */
@@ -271,16 +378,16 @@ static struct journal_record *finish_start(struct journal *j, struct journal_rec
 
 static void flush_done(void *ctx)
 {
-    struct journal *j = ctx;
-    struct flush *f = &j->flush;
-    struct journal_record *r = f->first;
+    struct flush *f = ctx;
+    struct journal *j = f->journal;
     struct journal_segment *segment = f->segment;
     struct error err = f->error;
     const struct error *failed = f->refuse || !f->ok ? &err : NULL;
-    r = finish_start(j, r, failed);
-    if (!failed) {
-        flush_succeeded(j);
-    } else if (segment) {
+    struct journal_record *r = finish_start(j, f->first, failed);
+    if (!failed && f->first) {
+        flush_succeeded(j, f);
+    } else if (failed && segment) {
+        j->next_seq = f->end.seq; /* what was written may have reached the disk */
         journal_abandon(j);
         journal_back_off(j);
         journal_fail(j, &err);
@@ -288,7 +395,8 @@ static void flush_done(void *ctx)
     }
     f->under_way = false;
     f->first = NULL;
-    journal_kick(j); /* the next flush runs while this one is reported */
+    append_list(&j->returned_end, f->left);
+    go_on(j); /* the next flush runs while this one is reported */
     deliver(r, failed);
     if (segment)
         journal_drop(j, segment);
@@ -309,14 +417,18 @@ void journal_amend(struct journal_record *r)
 void journal_append(struct journal *j, struct journal_record *r)
 {
     journal_measure(r);
-    push_back(j, r);
-    if (!j->flush.under_way && !task_under_way(j->kick) && !task_submit_soon(j->kick))
-        journal_kick(j);
+    bool joins = may_join(j, r);
+    if (joins)
+        join(j, r);
+    else
+        push_back(j, r);
+    if ((joins || !any_under_way(j)) && !task_under_way(j->kick) && !task_submit_soon(j->kick))
+        go_on(j);
 }
 
 static void kick_done(void *ctx)
 {
-    journal_kick(ctx);
+    go_on(ctx);
 }
 
 /* ---- ids and marks --------------------------------------------------------------------------- */
@@ -355,7 +467,7 @@ void journal_tick(struct journal *j, uint64_t now_ms, uint64_t wall_ms)
 {
     j->now_ms = now_ms;
     j->wall_ms = wall_ms;
-    bool idle = j->flushes == j->ticked_flushes && !j->pending && !j->flush.under_way;
+    bool idle = j->flushes == j->ticked_flushes && !j->pending && !any_under_way(j);
     j->ticked_flushes = j->flushes;
     if (idle && j->unproven && !j->failing)
         append_mark(j, j->next_id + JOURNAL_ID_RESERVE);
@@ -364,6 +476,14 @@ void journal_tick(struct journal *j, uint64_t now_ms, uint64_t wall_ms)
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
+
+static bool make_flush(struct journal *j, struct flush *f)
+{
+    f->journal = j;
+    f->iov = calloc((size_t)JOURNAL_BATCH_RECORDS * IOV_PER_RECORD, sizeof(struct iovec));
+    f->task = task_new(j->tasks, flush_work, flush_done, f);
+    return f->iov && f->task;
+}
 
 struct journal *journal_new(const struct journal_options *options)
 {
@@ -378,13 +498,14 @@ struct journal *journal_new(const struct journal_options *options)
     j->wall_ms = options->wall_ms;
     j->next_seq = j->next_id = j->next_number = j->id_limit = 1;
     j->pending_end = &j->pending;
+    j->returned_end = &j->returned;
+    j->joining.end = &j->joining.first;
+    pthread_mutex_init(&j->joining.lock, NULL);
     j->idle = true;
     bytes_init(&j->start_body, (size_t)JOURNAL_ENDS_MAX * RECORD_END_LEN);
-    j->flush.iov = calloc((size_t)JOURNAL_BATCH_RECORDS * IOV_PER_RECORD, sizeof(struct iovec));
-    j->flush.task = task_new(j->tasks, flush_work, flush_done, j);
     j->kick = task_new(j->tasks, NULL, kick_done, j);
     j->keeper.task = task_new(j->tasks, journal_keeper_work, journal_keeper_done, j);
-    if (j->flush.iov && j->flush.task && j->kick && j->keeper.task)
+    if (make_flush(j, &j->flush[0]) && make_flush(j, &j->flush[1]) && j->kick && j->keeper.task)
         return j;
     journal_free(j);
     return NULL;
@@ -403,8 +524,8 @@ void journal_start(struct journal *j, uint64_t next_seq, uint64_t next_id, uint6
     if (!j->ready || !journal_adopt_ready(j))
         return;
     compose(j);
-    flush_work(j);
-    flush_done(j);
+    flush_work(&j->flush[0]);
+    flush_done(&j->flush[0]);
 }
 
 /* What must be written gets one more chance: the disk may be well again. */
@@ -436,10 +557,13 @@ void journal_free(struct journal *j)
     if (!j)
         return;
     journal_free_segments(j);
-    task_free(j->flush.task);
+    for (size_t i = 0; i < 2; i++) {
+        task_free(j->flush[i].task);
+        free(j->flush[i].iov);
+    }
     task_free(j->kick);
     task_free(j->keeper.task);
-    free(j->flush.iov);
+    pthread_mutex_destroy(&j->joining.lock);
     bytes_done(&j->start_body);
     free(j);
 }

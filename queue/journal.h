@@ -3,8 +3,9 @@
  *
  * Used by the loop's thread only; what blocks is handed out as tasks. An append never waits for
  * company: when no flush is under way it is flushed at once, together with what else the loop has
- * ready, and whatever is appended meanwhile shares the next flush. Records become durable in the
- * order of their appends, and their done() is called in that order.
+ * ready, and whatever is appended meanwhile shares the next flush; when that is new messages alone,
+ * it follows on the worker at once. Records become durable in the order of their appends, and their
+ * done() is called in that order.
  *
  * A failed write or sync is final for its segment: everything in that flush has failed, the segment
  * is left with what was durable before, and the next segment's first record says so. A record with
@@ -100,8 +101,8 @@ void journal_close(struct journal *j);
 void journal_free(struct journal *j);
 
 void journal_append(struct journal *j, struct journal_record *r);
-/* Whether a record that was appended is in no flush: then its head and body may be changed, which
- * journal_amend() ends. */
+/* Whether a record that was appended, not a MESSAGE, is in no flush: then its head and body may be
+ * changed, which journal_amend() ends. */
 bool journal_waits(const struct journal_record *r);
 void journal_amend(struct journal_record *r);
 /* The next message id, which no message has ever had. False while none can be reserved. */

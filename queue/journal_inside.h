@@ -5,23 +5,46 @@
 #ifndef OUTTRAY_QUEUE_JOURNAL_INSIDE_H
 #define OUTTRAY_QUEUE_JOURNAL_INSIDE_H
 
+#include <pthread.h>
+
 #include "queue/bytes.h"
 #include "queue/journal.h"
 
-/* What is written by one flush. Belongs to the worker between submit and done. */
+/* Where a flush begins, or the next one behind it would. */
+struct place {
+    uint32_t at; /* everything before it is durable */
+    uint32_t index_bytes;
+    uint64_t seq;
+};
+
+/* What is written by one flush. Belongs to the worker between submit and done.
+ *
+ * There are two, so that one can follow the other on the worker without a word from the loop, which
+ * would cost two wake-ups while the disk has nothing to do. The one that follows takes, when its
+ * turn comes, the messages that were appended until then (`joining`). It writes nothing when the
+ * one before it has failed. */
 struct flush {
+    struct journal *journal;
     struct task *task;
     struct journal_record *first;
+    struct journal_record *left; /* taken, but not written: no room, or the segment has failed */
     struct journal_segment *segment; /* held until every record has been reported */
     struct iovec *iov;
-    uint64_t salt;
-    uint32_t offset; /* of the first record; everything before it is durable */
-    uint32_t end;
+    struct place begin;
+    struct place end;
     int fd;
     bool under_way;
+    bool follows;
     bool refuse; /* writes nothing: delivers `error` to its records */
     bool ok;
     struct error error;
+};
+
+/* Messages on their way to the worker. */
+struct joining {
+    pthread_mutex_t lock;
+    struct journal_record *first;
+    struct journal_record **end;
 };
 
 enum chore { CHORE_FILL, CHORE_PREPARE, CHORE_REMOVE };
@@ -58,7 +81,12 @@ struct journal {
     struct journal_record start;
     struct bytes start_body;
     struct journal_record mark;
-    struct flush flush;
+    struct flush flush[2];
+    struct joining joining;
+    struct place tail;               /* the worker's: behind the last flush */
+    bool tail_open;                  /* the worker's: that succeeded, and took all that there was */
+    struct journal_record *returned; /* by flushes: written before anything that waits */
+    struct journal_record **returned_end;
     struct task *kick; /* flushes what waits, once whatever comes with it is there */
     struct keeper keeper;
     uint64_t next_seq;
@@ -93,7 +121,10 @@ struct journal {
 /* Flushes what waits, when nothing is under way. */
 void journal_kick(struct journal *j);
 void journal_push_front(struct journal *j, struct journal_record *r);
-bool journal_fits(const struct journal *j, const struct journal_record *r, uint32_t at);
+/* Whether a record finds room in a segment of this size. */
+bool journal_fits(uint32_t size, const struct place *place, const struct journal_record *r);
+/* Where the next flush of the current segment would begin. */
+struct place journal_place(const struct journal *j);
 /* Works out the record's span. */
 void journal_measure(struct journal_record *r);
 void journal_fail(struct journal *j, const struct error *err);

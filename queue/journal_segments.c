@@ -111,7 +111,8 @@ static struct seal *seal_new(struct journal *j)
 
 bool journal_blocked(const struct journal *j)
 {
-    return !j->current || (j->pending && !journal_fits(j, j->pending, j->at));
+    const struct place here = journal_place(j);
+    return !j->current || (j->pending && !journal_fits(j->current->size, &here, j->pending));
 }
 
 /* ---- which segment is written ---------------------------------------------------------------- */

@@ -120,6 +120,7 @@ struct queue {
     uint64_t stuck_segment; /* holds something that could not be read */
     uint64_t stuck_since;
     unsigned writing;             /* bodies being written */
+    unsigned blocks;              /* of bodies, full and not yet written */
     struct queue_writer *writers; /* whose blocks wait for their turn, in that order */
     struct queue_writer **writers_end;
     struct queue_writer *doomed; /* failed large mail whose body waits to be removed */

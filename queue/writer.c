@@ -12,7 +12,10 @@
 
 #include "queue/spool.h"
 
-#define WRITER_BLOCKS_FULL 1 /* under way or waiting: the caller should stop */
+/* Under way or waiting: the caller should stop. Several at a time cost less; where many bodies
+ * arrive together, the memory for one of each must do. */
+#define WRITER_BLOCKS_FULL 4
+#define BLOCKS_MANY        32 /* of all writers: now one of each is enough */
 /* Bodies being written at a time. A slow disk keeps them all waiting, but not those who read. */
 #define WRITERS_AT_ONCE   4
 #define WRITER_BLOCKS_MAX 16 /* the caller did not stop */
@@ -115,6 +118,7 @@ static void writer_free(struct queue_writer *w)
     struct queue *q = w->q;
     disown(w);
     q->writer_bytes -= w->counted;
+    q->blocks -= w->blocks;
     if (w->created && !w->remove)
         content_close(&w->file);
     task_free(w->task);
@@ -205,6 +209,12 @@ static void push_block(struct queue_writer *w)
     *w->ready_end = b;
     w->ready_end = &b->next;
     w->blocks++;
+    w->q->blocks++;
+}
+
+static bool is_full(const struct queue_writer *w)
+{
+    return w->blocks >= WRITER_BLOCKS_FULL || (w->blocks > 0 && w->q->blocks >= BLOCKS_MANY);
 }
 
 static struct content_block *block_to_fill(struct queue_writer *w, struct error *err)
@@ -342,7 +352,7 @@ enum queue_flow queue_append(struct queue_writer *w, const void *data, size_t le
     charge(w, len);
     if (w->ready && !is_busy(w))
         submit_blocks(w, false);
-    w->waiting = w->blocks >= WRITER_BLOCKS_FULL;
+    w->waiting = is_full(w);
     return w->waiting ? QUEUE_FLOW_FULL : QUEUE_FLOW_OK;
 }
 
@@ -508,7 +518,7 @@ static void go_on(struct queue_writer *w)
 {
     if (w->ready && !w->failed)
         submit_blocks(w, false);
-    if (!w->waiting || (w->blocks >= WRITER_BLOCKS_FULL && !w->failed))
+    if (!w->waiting || (is_full(w) && !w->failed))
         return;
     w->waiting = false;
     w->on_drain(w->ctx);
@@ -517,8 +527,10 @@ static void go_on(struct queue_writer *w)
 static void writer_done(void *ctx)
 {
     struct queue_writer *w = ctx;
-    for (const struct content_block *b = w->writing; b; b = b->next)
+    for (const struct content_block *b = w->writing; b; b = b->next) {
         w->blocks--;
+        w->q->blocks--;
+    }
     free_blocks(w->writing);
     w->writing = NULL;
     if (w->remove) {

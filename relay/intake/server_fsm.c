@@ -300,7 +300,7 @@ static struct mail *mail_new(const struct server_fsm *f)
     mime_begin(&m->mime, "", 0, "", 0);
     maildata_decoder_init(&m->decoder);
     header_init(&m->header);
-    siphash_begin(&m->content, f->twice_key);
+    siphash_begin(&m->content, SIPHASH_1_3, f->twice_key);
     bytes_init(&m->written, WRITTEN_MAX);
     m->in_header = true;
     return m;

@@ -26,7 +26,7 @@ void twice_digest(const uint8_t key[TWICE_KEY], const struct envelope *e,
                   const uint8_t content[TWICE_DIGEST], uint8_t out[TWICE_DIGEST])
 {
     struct siphash h;
-    siphash_begin(&h, key);
+    siphash_begin(&h, SIPHASH_1_3, key);
     siphash_add(&h, content, TWICE_DIGEST);
     add_text(&h, e->device);
     add_text(&h, e->reverse_path);

@@ -4,8 +4,9 @@
  *
  * Mail is the same when device, reverse-path, recipients in their order and mail data are, octet
  * for octet as it was sent (in CR LF form, unstuffed), before anything of ours is added. What is
- * kept of it is a keyed hash of 128 bits (SipHash-2-4), so that nobody can make two mails look
- * alike. It is remembered for TWICE_WINDOW_MS, TWICE_MAX mails at most, in memory only.
+ * kept of it is a keyed hash of 128 bits (SipHash-1-3, which nobody sees), so that nobody can
+ * make two mails look alike. It is remembered for TWICE_WINDOW_MS, TWICE_MAX mails at most, in
+ * memory only.
  */
 #ifndef OUTTRAY_RELAY_INTAKE_TWICE_H
 #define OUTTRAY_RELAY_INTAKE_TWICE_H

@@ -3,6 +3,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "queue/bytes.h"
+
 /* Where the decoder stands. Only CR LF makes LINE_STRICT, and only from there a dot can end. */
 enum state {
     LINE_STRICT,   /* behind CR LF, or before the first octet */
@@ -36,6 +38,11 @@ void maildata_decoder_init_chunks(struct maildata_decoder *d)
 bool maildata_is_lf_dot_lf(const struct maildata_decoder *d)
 {
     return d->state == LF_DOT_LF;
+}
+
+static bool is_break(uint8_t c)
+{
+    return c == '\r' || c == '\n';
 }
 
 static uint8_t *put(struct maildata_decoder *d, uint8_t *to, uint8_t c)
@@ -102,7 +109,7 @@ static uint8_t *take_first(struct maildata_decoder *d, uint8_t c, uint8_t *to)
 static uint8_t *take_after_dot(struct maildata_decoder *d, uint8_t c, uint8_t *to)
 {
     bool strict = d->state == DOT_STRICT;
-    bool is_alone = c == '\r' || c == '\n';
+    bool is_alone = is_break(c);
 
     if (strict && c == '\r') {
         d->state = DOT_STRICT_CR;
@@ -146,44 +153,69 @@ static bool take_after_crs(struct maildata_decoder *d, uint8_t c, uint8_t **to)
     return false;
 }
 
-/* All eight octets are from space to DEL: text in which there is nothing to note. */
-static bool is_plain(uint64_t octets)
+/* Which of eight octets are not from space to DEL, text in which there is nothing to note: the
+ * first one has its high bit set, and none before it has. */
+static uint64_t not_plain(uint64_t octets)
 {
-    return (((octets - EVERY_OCTET(' ')) | octets) & EVERY_OCTET(0x80)) == 0;
+    return ((octets - EVERY_OCTET(' ')) | octets) & EVERY_OCTET(0x80);
 }
 
+/* May write eight octets of len where it returns fewer. */
 static size_t copy_plain(const uint8_t *data, size_t len, uint8_t *to)
 {
-    uint64_t octets = 0;
     size_t n = 0;
 
-    for (; len - n >= sizeof octets; n += sizeof octets) {
-        memcpy(&octets, data + n, sizeof octets);
-        if (!is_plain(octets))
-            break;
-        memcpy(to + n, &octets, sizeof octets);
+    for (; len - n >= sizeof(uint64_t); n += sizeof(uint64_t)) {
+        uint64_t odd = not_plain(bytes_get64(data + n));
+
+        memcpy(to + n, data + n, sizeof(uint64_t));
+        if (odd != 0)
+            return n + (size_t)__builtin_ctzll(odd) / 8;
     }
     return n;
 }
 
-/* The usual case, by runs: octets within a line up to the next CR or LF. */
+/* Octets within a line up to the next CR or LF, by runs. */
 static size_t copy_text(struct maildata_decoder *d, const uint8_t *data, size_t len, uint8_t *to)
 {
     size_t n = copy_plain(data, len, to);
-    unsigned high = 0;
-    bool nul = false;
 
-    for (; n < len && data[n] != '\r' && data[n] != '\n'; n++) {
-        high |= data[n];
-        nul |= data[n] == 0;
+    while (n < len && !is_break(data[n])) {
+        d->quirks.eight_bit |= data[n] > 0x7f;
+        d->quirks.nul |= data[n] == 0;
         to[n] = data[n];
+        n++;
+        n += copy_plain(data + n, len - n, to + n);
     }
     d->line += n;
     if (d->line > d->quirks.longest_line)
         d->quirks.longest_line = d->line;
-    d->quirks.eight_bit |= high > 0x7f;
-    d->quirks.nul |= nul;
     return n;
+}
+
+static bool is_text(const struct maildata_decoder *d, uint8_t c)
+{
+    if (d->state == LINE_STRICT || d->state == LINE_LOOSE)
+        return !is_break(c) && (c != '.' || d->chunks);
+    return d->state == TEXT;
+}
+
+/* The usual case: a line, or what there is of it, and its CR LF. It comes out as it went in. */
+static size_t copy_line(struct maildata_decoder *d, const uint8_t *data, size_t len, uint8_t *to)
+{
+    size_t n;
+
+    if (!is_text(d, data[0]))
+        return 0;
+    d->state = TEXT;
+    n = copy_text(d, data, len, to);
+    if (len - n < 2 || data[n] != '\r' || data[n + 1] != '\n')
+        return n;
+    note_lf(d);
+    d->crlf = true;
+    d->state = LINE_STRICT;
+    (void)put_line_end(d, to + n);
+    return n + 2;
 }
 
 static uint8_t *put_break(struct maildata_decoder *d, uint8_t *to)
@@ -241,14 +273,12 @@ bool maildata_decode(struct maildata_decoder *d, const uint8_t *data, size_t len
 
     assert(out_size >= MAILDATA_ROOM_MIN);
     while (!ended && used < len && end - to >= OCTETS_PER_STEP) {
-        if (d->state == TEXT) {
-            size_t n = copy_text(d, data + used, smaller(len - used, (size_t)(end - to)), to);
+        size_t n = copy_line(d, data + used, smaller(len - used, (size_t)(end - to)), to);
 
-            used += n;
-            to += n;
-            if (n > 0)
-                continue;
-        }
+        used += n;
+        to += n;
+        if (n > 0)
+            continue;
         ended = d->state == DOT_STRICT_CR && data[used] == '\n';
         if (ended || take(d, data[used], &to))
             used++;

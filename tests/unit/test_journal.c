@@ -117,11 +117,12 @@ static void entry_done(struct journal_record *r, const struct error *err)
         journal_hold(r->segment);
 }
 
-static void append(struct bench *b, struct entry *e, uint64_t id, size_t len, bool keep)
+static void append_as(struct bench *b, uint16_t type, struct entry *e, uint64_t id, size_t len,
+                      bool keep)
 {
     memset(e, 0, sizeof(*e));
     e->bench = b;
-    e->record.type = SEGMENT_MESSAGE;
+    e->record.type = type;
     e->record.id = id;
     e->record.keep = keep;
     e->record.done = entry_done;
@@ -129,6 +130,11 @@ static void append(struct bench *b, struct entry *e, uint64_t id, size_t len, bo
     e->record.head_len = 8;
     memset(journal_record_head(&e->record), 7, 8);
     journal_append(b->journal, &e->record);
+}
+
+static void append(struct bench *b, struct entry *e, uint64_t id, size_t len, bool keep)
+{
+    append_as(b, SEGMENT_MESSAGE, e, id, len, keep);
 }
 
 static void run(struct bench *b)
@@ -166,8 +172,8 @@ static void records_are_reported_in_order_after_their_flush(void **state)
         assert_int_equal(e[i].order, i);
         assert_true(i == 0 || e[i].record.offset > e[i - 1].record.offset);
     }
-    /* the first alone, then as many as a batch may have */
-    assert_int_equal(stats(b).flushes - before, 1 + (599 + 255) / 256);
+    /* the first alone, the one that followed it at once, then as many as a batch may have */
+    assert_int_equal(stats(b).flushes - before, 2 + (598 + 255) / 256);
     for (unsigned i = 0; i < 600; i++)
         journal_drop(b->journal, e[i].record.segment);
 }
@@ -203,14 +209,90 @@ static void what_comes_in_one_turn_shares_a_flush(void **state)
     assert_int_equal(b->f.executor.submitted, submitted);
     turn(b);
     assert_int_equal(b->f.executor.submitted, submitted + 1);
-    append(b, &e[3], 4, 10, false); /* shares the next flush, which follows by itself */
-    assert_null(b->soon);
+    append(b, &e[3], 4, 10, false);
+    turn(b); /* the next flush follows without a word from the loop */
+    assert_int_equal(b->f.executor.submitted, submitted + 2);
+    assert_int_equal(b->order, 0);
     run(b);
     assert_int_equal(stats(b).flushes - flushes, 2);
     for (unsigned i = 0; i < 4; i++) {
         assert_true(e[i].ok);
         journal_drop(b->journal, e[i].record.segment);
     }
+}
+
+static void what_follows_a_flush_that_fails_is_written_to_the_next_segment(void **state)
+{
+    struct bench *b = *state;
+    struct entry e[4];
+    uint64_t number;
+    append(b, &e[0], 1, 100, false);
+    turn(b);
+    run(b);
+    number = e[0].record.segment->number;
+    fault_set(&b->fault, FAULT_FAIL, FAULT_SYNC, 1, EIO);
+    append(b, &e[1], 2, 100, false);
+    turn(b); /* has failed on the worker, and the loop has not heard of it */
+    append(b, &e[2], 3, 100, true);
+    turn(b);
+    append(b, &e[3], 4, 100, true);
+    run(b);
+    assert_true(e[1].reported && !e[1].ok);
+    turn(b);
+    tick(b, 1000);
+    assert_true(e[2].ok && e[3].ok);
+    assert_true(e[2].order < e[3].order && e[2].record.offset < e[3].record.offset);
+    assert_true(e[2].record.segment->number > number);
+    for (int i = 0; i < 4; i++)
+        if (e[i].ok)
+            journal_drop(b->journal, e[i].record.segment);
+}
+
+static void what_may_still_be_amended_goes_behind_what_cannot(void **state)
+{
+    struct bench *b = *state;
+    struct entry e[4];
+    append(b, &e[0], 1, 100, false);
+    turn(b);
+    append(b, &e[1], 2, 100, false);
+    append_as(b, SEGMENT_STATE, &e[2], 1, 100, true);
+    assert_true(journal_waits(&e[2].record));
+    append(b, &e[3], 3, 100, false);
+    run(b);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_true(e[i].ok);
+        assert_int_equal(e[i].order, i);
+        journal_drop(b->journal, e[i].record.segment);
+    }
+    turn(b);
+}
+
+/* A segment ends in the middle of what follows, and something smaller would still fit. */
+static void order_is_kept_where_followers_fill_a_segment(void **state)
+{
+    struct bench *b = *state;
+    static struct entry e[300];
+    unsigned second = 0;
+    for (unsigned i = 0; i < 300; i++) {
+        append(b, &e[i], i + 1, i % 2 ? 20 : 30000, false);
+        if (i % 3 == 0)
+            turn(b);
+        if (i % 7 == 0)
+            inline_executor_step(&b->f.executor);
+    }
+    turn(b);
+    run(b);
+    turn(b);
+    run(b);
+    for (unsigned i = 0; i < 300; i++) {
+        assert_true(e[i].ok);
+        assert_int_equal(e[i].order, i);
+        assert_true(i == 0 || e[i].record.seq > e[i - 1].record.seq);
+        second += i > 0 && e[i].record.segment != e[i - 1].record.segment;
+    }
+    assert_true(second >= 2);
+    for (unsigned i = 0; i < 300; i++)
+        journal_drop(b->journal, e[i].record.segment);
 }
 
 static void what_waits_for_the_turn_is_durable_before_the_end(void **state)
@@ -259,8 +341,10 @@ static void every_record_says_what_was_durable_before_it(void **state)
     struct entry e[4];
     struct recover_segment s;
     append(b, &e[0], 1, 100, false);
+    turn(b);
     append(b, &e[1], 2, 100, false);
     append(b, &e[2], 3, 100, false);
+    turn(b);
     run(b);
     scan(b, 1, NULL, &s);
     assert_int_equal(s.entry_count, 4); /* with START */
@@ -562,11 +646,14 @@ int main(void)
         TEST(records_are_reported_in_order_after_their_flush),
         TEST(a_flush_never_waits_for_company),
         TEST_SOON(what_comes_in_one_turn_shares_a_flush),
+        TEST_SOON(what_follows_a_flush_that_fails_is_written_to_the_next_segment),
+        TEST_SOON(what_may_still_be_amended_goes_behind_what_cannot),
+        TEST_SOON(order_is_kept_where_followers_fill_a_segment),
         TEST_SOON(what_waits_for_the_turn_is_durable_before_the_end),
         TEST(a_batch_is_bounded_in_octets),
         TEST(the_next_segment_fills_while_the_current_one_does),
         TEST(what_a_partly_filled_segment_takes_is_counted),
-        TEST(every_record_says_what_was_durable_before_it),
+        TEST_SOON(every_record_says_what_was_durable_before_it),
         TEST(an_idle_journal_vouches_for_its_last_records_once),
         TEST(a_full_segment_is_sealed_and_its_index_agrees_with_a_search),
         TEST(the_next_start_says_where_earlier_segments_end),
