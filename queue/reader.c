@@ -12,6 +12,8 @@
 
 #include "queue/spool.h"
 
+/* Blocks of a body that are read at a time: a wake-up for each costs more than the reading. */
+#define READER_AHEAD      4
 #define READER_UNREAD_MAX 5 /* attempts that could not read a message; then it is held */
 #define READER_RAW_MAX    (SEGMENT_RECORD_HEADER + SEGMENT_HEAD_MAX + SEGMENT_BODY_MAX + SEGMENT_ALIGN)
 
@@ -41,7 +43,9 @@ struct queue_reader {
     /* The worker's results. */
     struct envelope envelope;
     struct bytes small;
-    struct content_block *block;
+    struct content_block *blocks;
+    unsigned block_count; /* read; those from next_block on have not been handed out */
+    unsigned next_block;
     const uint8_t *data;
     size_t data_len;
     uint64_t position; /* of small mail: octets; of large: blocks */
@@ -144,19 +148,48 @@ static void small_work(struct queue_reader *r)
     r->position++;
 }
 
-static void large_work(struct queue_reader *r)
+/* False when none is ready. */
+static bool take_block(struct queue_reader *r)
 {
     r->data_len = 0;
-    while (r->data_len == 0 && r->fd >= 0 && r->position * CONTENT_BLOCK < r->size) {
+    while (r->data_len == 0 && r->next_block < r->block_count) {
+        const struct content_block *b = &r->blocks[r->next_block++];
+        r->data = b->frame + CONTENT_FRAME;
+        r->data_len = b->len;
+    }
+    return r->data_len > 0;
+}
+
+static bool has_more(const struct queue_reader *r)
+{
+    return r->fd >= 0 && r->position * CONTENT_BLOCK < r->size;
+}
+
+/* What cannot be read behind a block that can is looked at again the next time. */
+static bool read_blocks(struct queue_reader *r)
+{
+    r->block_count = r->next_block = 0;
+    while (r->block_count < READER_AHEAD && has_more(r)) {
         struct error err = ERROR_INIT;
-        if (!content_read(r->q->ops, r->fd, r->id, r->size, r->position++, r->block, &err)) {
+        struct content_block *b = &r->blocks[r->block_count];
+        if (!content_read(r->q->ops, r->fd, r->id, r->size, r->position, b, &err)) {
+            if (r->block_count > 0)
+                return true;
             r->error = err;
             if (!tolerates(r))
-                return;
+                return false;
         }
-        r->data = r->block->frame + CONTENT_FRAME;
-        r->data_len = r->block->len;
+        r->position++;
+        r->block_count++;
     }
+    return true;
+}
+
+static void large_work(struct queue_reader *r)
+{
+    while (!take_block(r) && has_more(r))
+        if (!read_blocks(r))
+            return;
     error_clear(&r->error);
 }
 
@@ -183,7 +216,7 @@ static void reader_free(struct queue_reader *r)
     envelope_done(&r->envelope);
     bytes_done(&r->small);
     bytes_done(&r->newer);
-    free(r->block);
+    free(r->blocks);
     free(r);
 }
 
@@ -328,11 +361,14 @@ void queue_read(struct queue_reader *r, queue_read_fn *done, void *ctx)
     assert(!task_under_way(r->task));
     r->got = done;
     r->ctx = ctx;
-    if (r->large && !r->block)
-        r->block = malloc(sizeof(*r->block));
-    if (r->large && !r->block)
+    if (r->large && !r->blocks)
+        r->blocks = malloc(READER_AHEAD * sizeof(*r->blocks));
+    if (r->large && !r->blocks)
         error_set(&r->error, ERROR_NO_ROOM, "no memory to read a message");
-    task_submit(r->task, EXECUTOR_CONTENT);
+    if (r->next_block < r->block_count && task_submit_soon(r->task))
+        (void)take_block(r); /* no need for a worker */
+    else
+        task_submit(r->task, EXECUTOR_CONTENT);
 }
 
 void queue_reader_close(struct queue_reader *r)
