@@ -194,6 +194,8 @@ static void copy_info(const struct queue *q, const struct message *m, struct que
         .recipients = m->recipients,
         .size = m->size,
         .arrived_ms = m->arrived_ms,
+        .since_ms = m->since_ms,
+        .has_outcomes = m->places[PLACE_OUTCOMES].segment != NULL,
         .due_ms = waits && !m->leased ? m->entry.due_ms : SCHEDULE_NEVER,
         .tried_ms = m->tried_ms,
         .route = schedule_route_name(q->schedule, m->route),

@@ -63,6 +63,9 @@ struct queue_info {
     uint32_t recipients; /* of the envelope */
     uint64_t size;
     uint64_t arrived_ms; /* wall clock */
+    int64_t since_ms;    /* monotonic, when it arrived; of mail accepted by an earlier run by the
+                            wall clock, and then it may be before 0 */
+    bool has_outcomes;   /* an attempt on it was recorded: recipients may have failed */
     uint64_t due_ms;     /* monotonic; SCHEDULE_NEVER when held, dead or in flight */
     uint64_t tried_ms;   /* time so far in which it could have been tried */
     const char *route;   /* valid until the queue is closed, as the device */

@@ -154,6 +154,13 @@ static uint64_t first_due(const struct queue *q, const struct record_message *m)
     return q->now_ms + backoff_resume(m->part.wait_ms, m->arrived_ms, q->wall_ms);
 }
 
+/* A message that the wall clock places in the future arrives now. */
+static int64_t since(const struct queue *q, const struct record_message *m)
+{
+    uint64_t age = q->wall_ms > m->arrived_ms ? q->wall_ms - m->arrived_ms : 0;
+    return (int64_t)q->now_ms - (int64_t)age;
+}
+
 static bool apply_message(struct restore *r, const struct recover_entry *e, const uint8_t *head,
                           struct error *err)
 {
@@ -174,6 +181,7 @@ static bool apply_message(struct restore *r, const struct recover_entry *e, cons
         if (!m)
             return error_set(err, ERROR_NO_ROOM, "no memory for the spool's messages");
         m->entry.due_ms = first_due(q, &fields);
+        m->since_ms = since(q, &fields);
         take_over(r, m, id);
         spool_add(q, m, id);
     }

@@ -44,6 +44,7 @@ struct message {
     struct append *outcomes; /* the newest that are under way, or NULL */
     uint64_t size;
     uint64_t arrived_ms;
+    int64_t since_ms;
     uint64_t tried_ms;
     uint32_t envelope_len;
     uint32_t attempts;

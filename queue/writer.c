@@ -371,6 +371,7 @@ static void message_stored(struct queue_writer *w)
     const struct journal_record *r = &w->record;
     w->message = NULL;
     disown(w);
+    m->since_ms = (int64_t)w->now_ms;
     spool_add(q, m, w->id);
     spool_place(q, m, PLACE_MESSAGE, r->segment, r->offset, r->span);
     spool_schedule(q, m, w->now_ms + (m->part ? m->part->wait_ms : 0));

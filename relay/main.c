@@ -149,6 +149,13 @@ static void on_settled(void *ctx, uint64_t id, enum queue_state state, size_t fa
     reports_settled(r->reports, id, state, failed, device, reason);
 }
 
+static void on_relayed(void *ctx, uint64_t id, const struct envelope *before,
+                       const struct envelope *after, const void *header, size_t len)
+{
+    struct relay *r = ctx;
+    reports_relayed(r->reports, id, before, after, header, len);
+}
+
 static uint64_t route_max_size(void *ctx, const char *route)
 {
     struct relay *r = ctx;
@@ -350,6 +357,7 @@ static bool start_submit(struct relay *r, struct error *err)
                                                .executor = work_database_executor(r->work),
                                                .replies = r->replies,
                                                .on_settled = on_settled,
+                                               .on_relayed = on_relayed,
                                                .ctx = r,
                                                .signins = r->signins};
     r->dispatch = dispatch_new(&settings, err);

@@ -171,12 +171,15 @@ static void post_resume(struct api_call *c)
 static void post_clock(struct api_call *c)
 {
     struct clock *clock = c->api->clock;
-    uint64_t seconds;
+    uint64_t seconds, forward, back;
     cJSON *o;
 
-    if (!query_number(c, "advance", 0, 0, API_ADVANCE_MAX, &seconds))
+    if (!query_number(c, "advance", 0, 0, API_ADVANCE_MAX, &seconds) ||
+        !query_number(c, "wall_forward", 0, 0, API_ADVANCE_MAX, &forward) ||
+        !query_number(c, "wall_back", 0, 0, API_ADVANCE_MAX, &back))
         return;
     clock_advance(clock, seconds * 1000);
+    clock_step_wall(clock, (int64_t)forward * 1000 - (int64_t)back * 1000);
     if (c->api->on_clock != NULL)
         c->api->on_clock(c->api->ctx);
     o = cJSON_CreateObject();

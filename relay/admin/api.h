@@ -37,7 +37,7 @@
  *   POST   /v1/spool/check?after=CURSOR
  *       verifies one file; "next" (to give as `after`) when there are more
  *   POST   /v1/mailbox/NAME/resume
- *   POST   /v1/clock?advance=SECONDS
+ *   POST   /v1/clock?advance=SECONDS&wall_forward=SECONDS&wall_back=SECONDS
  *       only when started with --test-clock
  *
  * What has to do with signing in is in api_signin.h.

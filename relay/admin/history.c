@@ -404,6 +404,11 @@ void history_tick(struct history *h, uint64_t now_ms)
     h->executor.submit(h->executor.ctx, EXECUTOR_CONTENT, &h->job.job);
 }
 
+void history_hurry(struct history *h)
+{
+    h->write_ms = 0;
+}
+
 /* ---- reading --------------------------------------------------------------------------------- */
 
 struct loading {

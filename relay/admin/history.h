@@ -29,7 +29,8 @@ struct replies; /* relay/submit/replies.h */
 enum history_flag {
     HISTORY_OPERATOR = 1 << 0, /* the operator's report was stored */
     HISTORY_SENDER = 1 << 1,   /* the sender's was, or the sender gets none */
-    HISTORY_SEEN = 1 << 2      /* somebody has looked at it */
+    HISTORY_SEEN = 1 << 2,     /* somebody has looked at it */
+    HISTORY_DEAD = 1 << 3      /* noted as a dead letter, with all recipients that failed */
 };
 
 struct history_note {
@@ -50,6 +51,8 @@ struct history *history_open(const char *file, const struct executor *executor,
 void history_close(struct history *h, uint64_t now_ms);
 /* Writes when it is time and something has changed. */
 void history_tick(struct history *h, uint64_t now_ms);
+/* The next tick writes. */
+void history_hurry(struct history *h);
 
 struct history_note *history_find(struct history *h, uint64_t id);
 /* The first note with an id above `after`, or NULL. */

@@ -13,6 +13,7 @@
 
 #define LISTENER    "report"                /* that mail of our own comes by */
 #define HELD_HEADER (REPORT_HEADER_MAX + 2) /* one more than is returned shows where to cut */
+#define WHOLE_MAX   ((size_t)64 * 1024)     /* octets of a message that is returned whole */
 
 /* Texts that live as long as the report. */
 struct text {
@@ -37,7 +38,8 @@ struct report_maker {
     report_maker_judge_fn *judge;
     report_maker_read_fn *read;
     struct bytes header;
-    size_t header_size; /* octets of it that are wanted */
+    size_t header_size;            /* octets of it that are wanted */
+    const struct envelope *before; /* an attempt; NULL: does not matter */
 
     /* The report that is being stored. */
     struct queue_writer *writer;
@@ -68,32 +70,27 @@ static const char *keep(struct report_maker *m, const char *text)
 
 /* ---- whom it is about ------------------------------------------------------------------------ */
 
-/* One word of a comma-separated list. */
-static bool has_word(const char *list, const char *word)
-{
-    size_t len = strlen(word);
-    while (*list != '\0') {
-        size_t n = strcspn(list, ",");
-        if (n == len && strncasecmp(list, word, len) == 0)
-            return true;
-        list += n + (list[n] == ',');
-    }
-    return false;
-}
+/* RFC 3464 2.3.3 and RFC 3461 4.1 */
+static const struct {
+    enum recipient_state state;
+    const char *word;
+} kinds[] = {[REPORT_FAILED] = {RECIPIENT_FAILED, "FAILURE"},
+             [REPORT_DELAYED] = {RECIPIENT_PENDING, "DELAY"},
+             [REPORT_RELAYED] = {RECIPIENT_DELIVERED, "SUCCESS"}};
 
-/* RFC 3461 4.1: without NOTIFY it is ours to decide; with it, only what was asked for. */
+/* RFC 3461 4.1: without NOTIFY it is ours to decide, but for success, which nobody hears of
+ * unasked; with it, only what was asked for. */
 static bool sender_wants(enum report_kind kind, enum config_report how, const char *notify)
 {
     if (notify[0] == '\0')
-        return how == CONFIG_REPORT_YES;
-    return how != CONFIG_REPORT_NO && has_word(notify, kind == REPORT_FAILED ? "FAILURE" : "DELAY");
+        return how == CONFIG_REPORT_YES && kind != REPORT_RELAYED;
+    return how != CONFIG_REPORT_NO && report_notify_has(notify, kinds[kind].word);
 }
 
 bool report_maker_is_about(enum report_kind kind, bool to_sender, enum config_report how,
                            const struct recipient *r)
 {
-    enum recipient_state state = kind == REPORT_FAILED ? RECIPIENT_FAILED : RECIPIENT_PENDING;
-    return r->state == state && (!to_sender || sender_wants(kind, how, r->notify));
+    return r->state == kinds[kind].state && (!to_sender || sender_wants(kind, how, r->notify));
 }
 
 enum config_report report_maker_how(const struct config *c, const char *device)
@@ -141,6 +138,10 @@ static void explain_recipient(struct report_maker *m, const struct recipient *r,
 {
     bool failed = r->state == RECIPIENT_FAILED;
     struct verdict v;
+    if (r->state == RECIPIENT_DELIVERED) {
+        explain(out, "The mail service has taken it over.", "", "");
+        return;
+    }
     if (!failed && !held && explain_by_mailbox(m, route, out))
         return;
     if (!verdict_of_stored(r->reply, failed, &v)) {
@@ -168,7 +169,8 @@ static bool hold_recipients(struct report_maker *m, const struct envelope *e, bo
     out->recipients = list;
     for (size_t i = 0; i < e->recipient_count; i++) {
         const struct recipient *r = &e->recipients[i];
-        if (!report_maker_is_about(m->kind, m->to_sender, how, r))
+        if (!report_maker_is_about(m->kind, m->to_sender, how, r) ||
+            (m->before != NULL && m->before->recipients[i].state != RECIPIENT_PENDING))
             continue;
         if (out->recipient_count == REPORTS_RECIPIENTS_MAX) {
             out->more_recipients++;
@@ -217,17 +219,23 @@ static void end_reading(struct report_maker *m, bool read, bool taken)
     done(m->ctx, m->id, read, taken);
 }
 
-/* A header that cannot be read is left out: the rest is what matters. */
-static void take_header(struct report_maker *m, bool whole)
+static void hold_header(struct report_maker *m, const void *header, size_t len)
 {
     struct report_message *last = &m->messages[m->count - 1];
-    uint8_t *copy = whole ? malloc(m->header.len + 1) : NULL;
-    if (copy != NULL) {
-        memcpy(copy, m->header.data, m->header.len);
-        last->header = copy;
-        last->header_len = m->header.len;
-        m->octets += m->header.len;
-    }
+    uint8_t *copy = len > 0 ? malloc(len) : NULL;
+    if (copy == NULL)
+        return;
+    memcpy(copy, header, len);
+    last->header = copy;
+    last->header_len = len;
+    m->octets += len;
+}
+
+/* A header that cannot be read is left out: the rest is what matters. */
+static void take_header(struct report_maker *m, bool read)
+{
+    if (read)
+        hold_header(m, m->header.data, m->header.len);
     end_reading(m, true, true);
 }
 
@@ -240,6 +248,13 @@ static void on_block(void *ctx, const uint8_t *data, size_t len, const struct er
         queue_read(m->reader, on_block, m);
     else
         take_header(m, ok);
+}
+
+/* RFC 3461 4.3: the sender may have a message back that failed; a large one gets its header. */
+static bool is_returned_whole(const struct report_maker *m, const struct envelope *e)
+{
+    return m->kind == REPORT_FAILED && m->to_sender && strcasecmp(e->ret, "FULL") == 0 &&
+           e->size <= WHOLE_MAX && m->octets + e->size <= REPORTS_OCTETS_MAX;
 }
 
 static void on_opened(void *ctx, struct queue_reader *reader, const struct envelope *e,
@@ -258,6 +273,10 @@ static void on_opened(void *ctx, struct queue_reader *reader, const struct envel
         return;
     }
     m->header_size = e->header_size < HELD_HEADER ? e->header_size : HELD_HEADER;
+    if (is_returned_whole(m, e)) {
+        m->header_size = (size_t)e->size;
+        m->messages[m->count - 1].whole = true;
+    }
     if (m->header_size == 0)
         take_header(m, false);
     else
@@ -271,8 +290,20 @@ void report_maker_read(struct report_maker *m, uint64_t id, report_maker_judge_f
     m->judge = judge;
     m->read = done;
     m->ctx = ctx;
-    bytes_init(&m->header, HELD_HEADER);
+    bytes_init(&m->header, WHOLE_MAX);
     queue_reader_open(m->set->queue, id, on_opened, m);
+}
+
+bool report_maker_add(struct report_maker *m, uint64_t id, const struct envelope *before,
+                      const struct envelope *after, const void *header, size_t len)
+{
+    m->id = id;
+    m->before = before;
+    bool ok = hold(m, after);
+    m->before = NULL;
+    if (ok)
+        hold_header(m, header, len < HELD_HEADER ? len : HELD_HEADER);
+    return ok;
 }
 
 bool report_maker_has_room(const struct report_maker *m)
@@ -358,11 +389,18 @@ static size_t header_size_of(const struct bytes *text)
     return 0;
 }
 
+static const char *const subjects[] = {[REPORT_FAILED] = "Mail could not be delivered",
+                                       [REPORT_DELAYED] = "Mail is delayed",
+                                       [REPORT_RELAYED] = "Mail was handed over"};
+
+/* Good news can wait for the mail itself. */
 static bool fill_envelope(struct report_maker *m, const struct report *report,
                           const struct config_route *route)
 {
     struct envelope *e = &m->envelope;
-    e->lane = LANE_NORMAL;
+    envelope_done(e);
+    envelope_init(e);
+    e->lane = m->kind == REPORT_RELAYED ? LANE_BULK : LANE_NORMAL;
     e->arrived_ms = report->wall_ms;
     e->header_size = (uint32_t)header_size_of(&m->text);
     if (!words_is_ascii((const char *)m->text.data, m->text.len))
@@ -370,9 +408,7 @@ static bool fill_envelope(struct report_maker *m, const struct report *report,
     return envelope_set(&e->device, CONFIG_OWN_DEVICE) && envelope_set(&e->listener, LISTENER) &&
            envelope_set(&e->route, route->name) &&
            envelope_set(&e->message_id, report->message_id) &&
-           envelope_set(&e->subject, m->kind == REPORT_FAILED ? "Mail could not be delivered"
-                                                              : "Mail is delayed") &&
-           envelope_add_recipient(e, report->to);
+           envelope_set(&e->subject, subjects[m->kind]) && envelope_add_recipient(e, report->to);
 }
 
 static bool write_report(struct report_maker *m, const char *to, size_t more)
@@ -453,6 +489,7 @@ void report_maker_send(struct report_maker *m, const char *to, size_t more,
     m->sent = done;
     m->ctx = ctx;
     m->storing = true;
+    m->appended = 0;
     m->writer = queue_begin(m->set->queue, LANE_NORMAL, on_drain, m, &err);
     bool ok = m->writer != NULL;
     if (ok && !write_report(m, to, more))

@@ -31,13 +31,17 @@ typedef bool report_maker_judge_fn(void *ctx, const struct envelope *e);
 typedef void report_maker_read_fn(void *ctx, uint64_t id, bool read, bool taken);
 void report_maker_read(struct report_maker *m, uint64_t id, report_maker_judge_fn *judge,
                        report_maker_read_fn *done, void *ctx);
+/* Takes a message whose envelope (with its recipients before and after an attempt) and beginning of
+ * the header are at hand; REPORT_RELAYED only. False without memory. */
+bool report_maker_add(struct report_maker *m, uint64_t id, const struct envelope *before,
+                      const struct envelope *after, const void *header, size_t len);
 /* False when no further message can be held. */
 bool report_maker_has_room(const struct report_maker *m);
 size_t report_maker_count(const struct report_maker *m);
 
 /* id is 0 when it could not be stored; then err says why. */
 typedef void report_maker_sent_fn(void *ctx, uint64_t id, const struct error *err);
-/* Sends the report about what is held and `more` others. */
+/* Sends the report about what is held and `more` others; once more after it could not be stored. */
 void report_maker_send(struct report_maker *m, const char *to, size_t more,
                        report_maker_sent_fn *done, void *ctx);
 

@@ -36,6 +36,7 @@ struct reports {
     bool stopping;
 
     bool scanned; /* all that was there at the start */
+    bool reading; /* the message that is looked at */
     uint64_t scan_after;
     uint64_t upkeep_after;
 
@@ -56,6 +57,18 @@ struct reports {
 
     uint64_t sent_ms[REPORTS_PER_HOUR]; /* a ring */
     size_t sent_next;
+
+    struct confirmation *confirmations; /* on their way to the spool */
+    size_t confirmation_count;
+};
+
+/* The report of success of one attempt. */
+struct confirmation {
+    struct confirmation *next;
+    struct reports *reports;
+    struct report_maker *maker;
+    uint64_t retry_ms; /* 0: it is being stored */
+    char to[ENVELOPE_PATH_MAX + 1];
 };
 
 static uint64_t now_of(const struct reports *r)
@@ -142,7 +155,7 @@ static void note_dead(struct reports *r, uint64_t id, size_t failed, const char 
         return;
     n->failed = (uint32_t)failed;
     n->since_ms = (int64_t)now_of(r);
-    history_changed(r->set.history, n);
+    set_flags(r, n, HISTORY_DEAD);
 }
 
 static void note_partly_failed(struct reports *r, uint64_t id, size_t failed, const char *device)
@@ -188,17 +201,63 @@ void reports_retried(struct reports *r, uint64_t id)
 
 /* ---- upkeep ---------------------------------------------------------------------------------- */
 
-/* Dead letters that were there at the start and that nobody noted. */
+/* What was there at the start and was not noted, or not all of it: the history is written now and
+ * then only, and the daemon may have been killed. */
+static void note_found(struct reports *r, const struct queue_info *info, size_t failed)
+{
+    struct history_note *n = history_find(r->set.history, info->id);
+    if (n == NULL || (n->failed != 0 && n->failed < failed)) /* 0: noted by an older version */
+        n = add_note(r, info->id, info->device);
+    if (n == NULL)
+        return;
+    n->failed = n->failed < failed ? (uint32_t)failed : n->failed;
+    set_flags(r, n, info->state == QUEUE_DEAD ? HISTORY_DEAD : 0);
+}
+
+static void scan(struct reports *r);
+
+static void on_found(void *ctx, struct queue_reader *reader, const struct envelope *e,
+                     const struct error *err)
+{
+    struct reports *r = ctx;
+    struct queue_info info;
+    (void)err;
+    r->reading = false;
+    if (!queue_find(r->set.queue, r->scan_after, &info)) {
+        queue_reader_close(reader);
+        return;
+    }
+    size_t failed = reader != NULL ? envelope_count(e, RECIPIENT_FAILED) : 0;
+    if (failed > 0)
+        note_found(r, &info, failed);
+    else if (info.state == QUEUE_DEAD && history_find(r->set.history, info.id) == NULL)
+        (void)add_note(r, info.id, info.device); /* it cannot be read, and is dead all the same */
+    queue_reader_close(reader);
+    if (!r->stopping)
+        scan(r);
+}
+
+/* Only the envelope tells who has failed. */
+static bool must_be_read(const struct reports *r, const struct queue_info *info)
+{
+    const struct history_note *n = history_find(r->set.history, info->id);
+    if (info->state == QUEUE_DEAD)
+        return n == NULL || (n->flags & HISTORY_DEAD) == 0;
+    return info->has_outcomes && !is_own(info->device);
+}
+
 static void scan(struct reports *r)
 {
     struct queue_info info;
-    for (unsigned i = 0; i < REPORTS_SLICE && !r->scanned; i++) {
+    for (unsigned i = 0; i < REPORTS_SLICE && !r->scanned && !r->reading; i++) {
         r->scanned = !queue_list(r->set.queue, r->scan_after, &info);
         if (r->scanned)
             return;
         r->scan_after = info.id;
-        if (info.state == QUEUE_DEAD && history_find(r->set.history, info.id) == NULL)
-            (void)add_note(r, info.id, info.device);
+        if (!must_be_read(r, &info))
+            continue;
+        r->reading = true;
+        queue_reader_open(r->set.queue, info.id, on_found, r);
     }
 }
 
@@ -260,11 +319,10 @@ static bool waits(const struct queue_info *info)
     return info->state != QUEUE_DEAD && !is_own(info->device);
 }
 
-/* By the wall clock: a step of it makes a notice come early or late and does nothing else. */
+/* A step of the wall clock does nothing. */
 static bool is_late(const struct reports *r, const struct queue_info *info)
 {
-    uint64_t wall = clock_wall_ms(r->set.clock);
-    return wall > info->arrived_ms && wall - info->arrived_ms >= r->set.config->delay_notice_ms;
+    return (int64_t)now_of(r) - info->since_ms >= (int64_t)r->set.config->delay_notice_ms;
 }
 
 static void tell_late(struct reports *r, const struct queue_info *info)
@@ -294,6 +352,98 @@ static void look_for_late(struct reports *r)
         if (waits(&info))
             tell_late(r, &info);
     }
+}
+
+/* ---- success --------------------------------------------------------------------------------- */
+
+static bool wants_confirmation(const struct reports *r, const struct envelope *before,
+                               const struct envelope *after)
+{
+    enum config_report how = report_maker_how(r->set.config, after->device);
+    if (!identity_is_answerable(after->reverse_path))
+        return false;
+    for (size_t i = 0; i < after->recipient_count; i++) {
+        if (before->recipients[i].state == RECIPIENT_PENDING &&
+            report_maker_is_about(REPORT_RELAYED, true, how, &after->recipients[i]))
+            return true;
+    }
+    return false;
+}
+
+static void confirmation_free(struct confirmation *c)
+{
+    struct confirmation **at = &c->reports->confirmations;
+    while (*at != c)
+        at = &(*at)->next;
+    *at = c->next;
+    c->reports->confirmation_count--;
+    report_maker_free(c->maker);
+    free(c);
+}
+
+static void on_confirmed(void *ctx, uint64_t id, const struct error *err)
+{
+    struct confirmation *c = ctx;
+    struct reports *r = c->reports;
+    if (id == 0) {
+        log_event(LOG_LEVEL_WARN, "report-waits", LOG_PATH("to", c->to),
+                  LOG_STR("reason", err->text), LOG_END);
+        c->retry_ms = now_of(r) + REPORTS_RETRY_MS;
+        return;
+    }
+    log_event(LOG_LEVEL_INFO, "report", LOG_ID("queue", id), LOG_PATH("to", c->to),
+              LOG_STR("about", "relayed"), LOG_U64("messages", 1), LOG_END);
+    confirmation_free(c);
+    r->set.on_queued(r->set.ctx);
+}
+
+static void confirm(struct confirmation *c)
+{
+    c->retry_ms = 0;
+    report_maker_send(c->maker, c->to, 0, on_confirmed, c);
+}
+
+static struct confirmation *confirmation_new(struct reports *r, const char *to)
+{
+    struct confirmation *c =
+        r->confirmation_count < REPORTS_CONFIRM_MAX ? calloc(1, sizeof *c) : NULL;
+    if (c == NULL)
+        return NULL;
+    c->reports = r;
+    c->next = r->confirmations;
+    r->confirmations = c;
+    r->confirmation_count++;
+    snprintf(c->to, sizeof c->to, "%s", to);
+    c->maker = report_maker_new(&r->set, REPORT_RELAYED, true);
+    return c;
+}
+
+void reports_relayed(struct reports *r, uint64_t id, const struct envelope *before,
+                     const struct envelope *after, const void *header, size_t len)
+{
+    if (r == NULL || !wants_confirmation(r, before, after))
+        return;
+    struct confirmation *c = confirmation_new(r, after->reverse_path);
+    if (c != NULL && c->maker != NULL &&
+        report_maker_add(c->maker, id, before, after, header, len)) {
+        confirm(c);
+        return;
+    }
+    log_event(LOG_LEVEL_WARN, "report-lost", LOG_ID("queue", id),
+              LOG_PATH("to", after->reverse_path), LOG_STR("about", "relayed"),
+              LOG_STR("reason", "too many wait for the spool, or no memory"), LOG_END);
+    if (c != NULL)
+        confirmation_free(c);
+}
+
+/* One a tick: they wait because the spool is in trouble. */
+static void retry_confirmation(struct reports *r)
+{
+    struct confirmation *c = r->confirmations;
+    while (c != NULL && (c->retry_ms == 0 || c->retry_ms > now_of(r)))
+        c = c->next;
+    if (c != NULL)
+        confirm(c);
 }
 
 /* ---- candidates ------------------------------------------------------------------------------ */
@@ -351,6 +501,7 @@ static void unmark_all(struct reports *r, uint64_t report_id)
         if (n->report_id == 0 || !is_to_sender(r))
             n->report_id = report_id;
         set_flags(r, n, flag_of(r));
+        history_hurry(r->set.history); /* else a crash would have it told twice */
     }
 }
 
@@ -591,6 +742,7 @@ void reports_tick(struct reports *r)
     if (r->stopping)
         return;
     scan(r);
+    retry_confirmation(r);
     look_for_late(r);
     if (r->phase != PHASE_IDLE)
         return; /* a round counts on its notes */
@@ -621,6 +773,8 @@ void reports_free(struct reports *r)
 {
     if (r == NULL)
         return;
+    while (r->confirmations != NULL)
+        confirmation_free(r->confirmations);
     report_maker_free(r->maker);
     forget_told(&r->told);
     free(r);

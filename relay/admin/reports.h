@@ -3,15 +3,21 @@
  *
  * A message that has become a dead letter, or of which a recipient has failed while others still
  * wait, is reported by mail to the operator ([relay] operator) and, where configured or asked for
- * (NOTIFY, RFC 3461), to its sender. Late mail is reported once, after [relay] delay_notice. What
- * comes within REPORTS_WAIT_MS is one report; REPORTS_PER_HOUR leave in an hour at most, and what
- * cannot leave waits and joins the next. A report is a message of our own in the queue: from device
- * "outtray" (CONFIG_OWN_DEVICE), with the null reverse-path, on the first message's route, or one
- * whose mailbox works when that one's does not. There is never a report about a report: one that
- * fails stays as a dead letter, in the log and in the status.
+ * (NOTIFY, RFC 3461), to its sender. Late mail is reported once, after [relay] delay_notice by the
+ * monotonic clock; of what an earlier run has accepted only the wall clock tells how long it waits.
+ * What comes within REPORTS_WAIT_MS is one report; REPORTS_PER_HOUR leave in an hour at most, and
+ * what cannot leave waits and joins the next. A report is a message of our own in the queue: from
+ * device "outtray" (CONFIG_OWN_DEVICE), with the null reverse-path, on the first message's route,
+ * or one whose mailbox works when that one's does not. There is never a report about a report: one
+ * that fails stays as a dead letter, in the log and in the status.
  *
- * What is still to be reported survives a restart: the start looks for dead letters that the
- * history does not know as told. A dead letter is deleted when it is older than [relay] dead_keep
+ * A sender who asked to hear of success (NOTIFY=SUCCESS), of mail that a server without DSN has
+ * taken over, gets a report of its own at once (Action: relayed, RFC 3464 2.3.3). It is put into
+ * the queue right before the outcome is recorded: a crash loses neither or has both sent again.
+ *
+ * What is still to be reported survives a restart: the start looks for dead letters, and for
+ * recipients that have failed while others wait, that the history does not know as told. A dead
+ * letter is deleted when it is older than [relay] dead_keep
  * and either its report has left the queue or somebody has seen it.
  *
  * One report is made at a time, one message of it is read at a time; of each, the header and the
@@ -35,6 +41,7 @@
 #define REPORTS_LOOKS_MAX      500          /* messages read for one report to a sender */
 #define REPORTS_SENDERS_MAX    20           /* who hear of late mail at one time */
 #define REPORTS_SLICE          1000         /* messages looked at in one tick */
+#define REPORTS_CONFIRM_MAX    100          /* reports of success that wait for the spool */
 
 struct reports;
 struct dispatch;
@@ -66,6 +73,11 @@ void reports_tick(struct reports *r);
  * Accepts NULL. */
 void reports_settled(struct reports *r, uint64_t id, enum queue_state state, size_t failed,
                      const char *device, const char *reason);
+/* A server that tells nothing of success (no DSN) has taken the message over, for those recipients
+ * who were pending before and are delivered after; the outcome is about to be recorded. `header` is
+ * the beginning of its stored header. Accepts NULL. */
+void reports_relayed(struct reports *r, uint64_t id, const struct envelope *before,
+                     const struct envelope *after, const void *header, size_t len);
 /* A person has seen the message. Accepts NULL. */
 void reports_seen(struct reports *r, uint64_t id);
 /* A person has made a dead letter due again: what was told of it counts no more. Accepts NULL. */

@@ -21,10 +21,15 @@ uint64_t clock_now_ms(const struct clock *c)
 
 uint64_t clock_wall_ms(const struct clock *c)
 {
-    return read_ms(CLOCK_REALTIME) + c->offset_ms;
+    return read_ms(CLOCK_REALTIME) + c->offset_ms + (uint64_t)c->wall_offset_ms;
 }
 
 void clock_advance(struct clock *c, uint64_t ms)
 {
     c->offset_ms += ms;
+}
+
+void clock_step_wall(struct clock *c, int64_t ms)
+{
+    c->wall_offset_ms += ms;
 }

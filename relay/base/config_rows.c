@@ -722,7 +722,8 @@ static const struct config_row rows[] = {
      .help =
          "Whether the sender hears when mail has failed or is late, where the address can be "
          "answered. asked: when the device asked for it (NOTIFY of RFC 3461). The operator hears "
-         "in any case.",
+         "in any case. Success is told only where it was asked for and the mail service does not "
+         "tell it, and never with no.",
      FIELD(config, report_to_sender)},
     {.section = "devices",
      .key = "sent_twice",

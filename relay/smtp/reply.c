@@ -12,7 +12,7 @@ static const char *const failure_names[LOCAL_COUNT] = {
     [LOCAL_TLS] = "tls",         [LOCAL_TIMEOUT] = "timeout",
     [LOCAL_LOST] = "lost",       [LOCAL_PROTOCOL] = "protocol",
     [LOCAL_SECRET] = "secret",   [LOCAL_SPOOL] = "spool",
-    [LOCAL_CONTENT] = "content",
+    [LOCAL_CONTENT] = "content", [LOCAL_ADDRESS] = "address",
 };
 
 const char *local_failure_name(enum local_failure failure)

@@ -32,6 +32,7 @@ enum local_failure {
     LOCAL_SECRET,      /* our own credentials cannot be read or used */
     LOCAL_SPOOL,       /* the message could not be read from the spool */
     LOCAL_CONTENT,     /* the message cannot be sent to this server as it is, nor be converted */
+    LOCAL_ADDRESS,     /* an address cannot be said to this server: it needs SMTPUTF8 */
     LOCAL_COUNT
 };
 

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "relay/smtp/encoded.h"
 #include "relay/smtp/reply.h"
@@ -30,7 +31,16 @@ static const struct kind kinds[] = {
                         "The following mail has not been delivered yet. It is kept, and tried "
                         "until it is delivered or has failed. Nothing need be sent again.",
                         "\"outtray show ID\" tells more about a message."},
+    /* X.1.9 (RFC 3886): handed to a system that says nothing more. */
+    [REPORT_RELAYED] = {"relayed", "2.1.9", "Mail was handed over",
+                        "The following mail was handed over to the mail service. You asked for a "
+                        "confirmation of delivery, and the mail service does not give any: this is "
+                        "the last that is known of it here.",
+                        "If it cannot be delivered after all, the mail service tells."},
 };
+
+static const unsigned status_classes[] = {
+    [REPORT_FAILED] = 5, [REPORT_DELAYED] = 4, [REPORT_RELAYED] = 2};
 
 /* ---- text ------------------------------------------------------------------------------------ */
 
@@ -91,11 +101,103 @@ static bool put_field(struct bytes *out, const char *name, const char *text)
            (bytes_text(out, name) && put_ascii(out, text) && bytes_text(out, "\r\n"));
 }
 
+static int hex_digit(char c)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    const char *at = c != '\0' ? strchr(digits, c) : NULL;
+    return at != NULL ? (int)(at - digits) : -1;
+}
+
+/* A field whose text came in xtext (RFC 3461 4); control characters give way even then. */
+static bool put_xtext_field(struct bytes *out, const char *name, const char *xtext)
+{
+    bool ok = *xtext == '\0' || bytes_text(out, name);
+    const char *p = xtext;
+    for (; ok && *p != '\0'; p++) {
+        char c[2] = {*p, '\0'};
+        int high = *p == '+' ? hex_digit(p[1]) : -1;
+        int low = high >= 0 ? hex_digit(p[2]) : -1;
+        if (low >= 0) {
+            c[0] = (char)(high * 16 + low);
+            p += 2;
+        }
+        ok = c[0] == '\0' ? bytes_byte(out, '?') : put_ascii(out, c);
+    }
+    return ok && (*xtext == '\0' || bytes_text(out, "\r\n"));
+}
+
+/* Reads one character of UTF-8 and moves behind it; octets that are none stand for themselves. */
+static unsigned next_character(const char **at)
+{
+    const unsigned char *p = (const unsigned char *)*at;
+    unsigned value = *p++;
+    unsigned more = value >= 0xf0 ? 3 : value >= 0xe0 ? 2 : value >= 0xc2 ? 1 : 0;
+    bool starts = more > 0;
+    unsigned whole = value & (0x3fu >> more);
+    for (; more > 0 && (*p & 0xc0) == 0x80; more--)
+        whole = whole << 6 | (*p++ & 0x3f);
+    *at = (const char *)p;
+    return starts && more == 0 ? whole : value;
+}
+
+/* RFC 6533 3: the form of an address beyond ASCII that fits into a report that is ASCII. */
+static bool put_utf8_address(struct bytes *out, const char *path)
+{
+    bool ok = bytes_text(out, "utf-8; ");
+    while (ok && *path != '\0') {
+        unsigned c = next_character(&path);
+        bool plain = c > ' ' && c < 0x7f && strchr("+=\\", (int)c) == NULL;
+        ok = plain ? bytes_byte(out, (uint8_t)c) : bytes_printf(out, "\\x{%02X}", c);
+    }
+    return ok;
+}
+
+static bool put_final_recipient(struct bytes *out, const char *path)
+{
+    if (!bytes_text(out, "Final-Recipient: "))
+        return false;
+    if (!words_is_ascii(path, strlen(path)))
+        return put_utf8_address(out, path);
+    return bytes_text(out, "rfc822; ") && put(out, path);
+}
+
+bool report_notify_has(const char *notify, const char *word)
+{
+    size_t len = strlen(word);
+    while (*notify != '\0') {
+        size_t n = strcspn(notify, ",");
+        if (n == len && strncasecmp(notify, word, len) == 0)
+            return true;
+        notify += n + (notify[n] == ',');
+    }
+    return false;
+}
+
+/* What this relay found out by itself has a code as well (RFC 3463 X.6.3, RFC 6531 X.6.7). */
+static const char *status_of_own(const char *reply)
+{
+    static const struct {
+        enum local_failure failure;
+        const char *detail;
+    } rows[] = {{LOCAL_CONTENT, "6.3"}, {LOCAL_ADDRESS, "6.7"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const char *name = local_failure_name(rows[i].failure);
+        if (reply[0] == '(' && strncmp(reply + 1, name, strlen(name)) == 0)
+            return rows[i].detail;
+    }
+    return NULL;
+}
+
 void report_status(const struct report_recipient *r, enum report_kind kind, char out[16])
 {
     struct reply reply;
-    unsigned class_ = kind == REPORT_FAILED ? 5 : 4;
+    unsigned class_ = status_classes[kind];
+    const char *own = status_of_own(r->reply);
     snprintf(out, 16, "%s", kinds[kind].status);
+    if (kind == REPORT_RELAYED)
+        return;
+    if (own != NULL)
+        snprintf(out, 16, "%u.%s", class_, own);
     /* The class must agree with the action, and services let the two disagree. */
     if (reply_from_text(&reply, r->reply) && reply.has_enhanced)
         snprintf(out, 16, "%u.%u.%u", class_, reply.enhanced[1] % 1000u, reply.enhanced[2] % 1000u);
@@ -155,8 +257,8 @@ static bool write_recipient_status(const struct report *r, const struct report_r
 {
     char status[16];
     report_status(to, r->kind, status);
-    if (!bytes_text(out, "\r\n") || !put_field(out, "Original-Recipient: ", to->orcpt) ||
-        !bytes_text(out, "Final-Recipient: rfc822; ") || !put(out, to->forward_path) ||
+    if (!bytes_text(out, "\r\n") || !put_xtext_field(out, "Original-Recipient: ", to->orcpt) ||
+        !put_final_recipient(out, to->forward_path) ||
         !bytes_printf(out, "\r\nAction: %s\r\nStatus: %s\r\n", kinds[r->kind].action, status))
         return false;
     /* Only an SMTP reply may stand behind "smtp;". */
@@ -172,7 +274,7 @@ static bool write_status(const struct report *r, const struct report_message *m,
     char date[TRACE_DATE_MAX];
     trace_date(m->arrived_ms, r->utc_offset_minutes, date);
     if (!bytes_text(out, "Content-Type: message/delivery-status\r\n\r\n") ||
-        !put_field(out, "Original-Envelope-Id: ", m->envid) ||
+        !put_xtext_field(out, "Original-Envelope-Id: ", m->envid) ||
         !bytes_text(out, "Reporting-MTA: dns; ") || !put(out, r->hostname) ||
         !bytes_printf(out, "\r\nArrival-Date: %s\r\n", date))
         return false;
@@ -199,11 +301,12 @@ static size_t header_span(const struct report_message *m)
 
 static bool write_header(const struct report_message *m, struct bytes *out)
 {
-    size_t len = header_span(m);
+    size_t len = m->whole ? m->header_len : header_span(m);
     bool ascii = words_is_ascii((const char *)m->header, len);
     return bytes_printf(out,
-                        "Content-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: "
+                        "Content-Type: %s\r\nContent-Transfer-Encoding: "
                         "%s\r\n\r\n",
+                        m->whole ? "message/rfc822" : "text/rfc822-headers",
                         ascii ? "7bit" : "8bit") &&
            bytes_append(out, m->header, len);
 }

@@ -545,6 +545,16 @@ const char *client_mechanism(const struct client *c)
     return c->mechanism;
 }
 
+bool client_has_smtputf8(const struct client *c)
+{
+    return client_fsm_has_smtputf8(c->fsm);
+}
+
+bool client_has_dsn(const struct client *c)
+{
+    return client_fsm_has_dsn(c->fsm);
+}
+
 bool client_lacks_bdat(const struct client *c)
 {
     return client_fsm_lacks_bdat(c->fsm);

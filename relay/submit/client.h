@@ -93,6 +93,9 @@ bool client_has_connected(const struct client *c); /* an address was reached */
 uint64_t client_id(const struct client *c);
 const char *client_mechanism(const struct client *c); /* of the sign-in; "" before */
 bool client_lacks_bdat(const struct client *c);       /* see client_fsm_lacks_bdat() */
-uint64_t client_size_limit(const struct client *c);   /* that the server announced; 0 = none */
+/* What the server announced. */
+bool client_has_smtputf8(const struct client *c);
+bool client_has_dsn(const struct client *c);
+uint64_t client_size_limit(const struct client *c); /* that the server announced; 0 = none */
 
 #endif

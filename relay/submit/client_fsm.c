@@ -587,7 +587,7 @@ static void add_path(struct bytes *out, const char *path)
  * the value, which none has that was checked on its way in, would make two of one. */
 static void add_dsn(struct client_fsm *f, const char *name, const char *value)
 {
-    if (!f->facts.dsn || *value == '\0' || strchr(value, ' ') != NULL)
+    if (!f->facts.dsn || *value == '\0' || strchr(value, ' ') != NULL || !is_ascii(value))
         return;
     bytes_printf(&f->out, " %s=", name);
     add_path(&f->out, value);
@@ -1212,6 +1212,16 @@ uint64_t client_fsm_size_limit(const struct client_fsm *f)
 bool client_fsm_has_8bitmime(const struct client_fsm *f)
 {
     return f->facts.eight_bit_mime;
+}
+
+bool client_fsm_has_smtputf8(const struct client_fsm *f)
+{
+    return f->facts.smtputf8;
+}
+
+bool client_fsm_has_dsn(const struct client_fsm *f)
+{
+    return f->facts.dsn;
 }
 
 bool client_fsm_lacks_bdat(const struct client_fsm *f)

@@ -157,6 +157,8 @@ uint64_t client_fsm_replies(const struct client_fsm *f);
 /* What the server announced after TLS: the SIZE limit (0: none) and whether 8BITMIME is offered. */
 uint64_t client_fsm_size_limit(const struct client_fsm *f);
 bool client_fsm_has_8bitmime(const struct client_fsm *f);
+bool client_fsm_has_smtputf8(const struct client_fsm *f);
+bool client_fsm_has_dsn(const struct client_fsm *f);
 /* It announced CHUNKING and refused BDAT. */
 bool client_fsm_lacks_bdat(const struct client_fsm *f);
 /* The first line of the EHLO reply: it shows the address by which the server sees us. Valid until

@@ -13,6 +13,7 @@
 #include "relay/submit/outcome.h"
 #include "relay/submit/pool.h"
 #include "relay/submit/replies.h"
+#include "relay/submit/smtputf8.h"
 
 #define READ_RETRY_MS  60000 /* after a message could not be read from the spool */
 #define SPOOL_RETRY_MS 10000 /* after the spool could not be written */
@@ -36,6 +37,7 @@ struct attempt {
     uint64_t token; /* that the connection signed in with */
     bool has_outcome;
     bool submitted; /* the budget counts it */
+    bool has_dsn;   /* the server tells of success itself */
     bool doubting;  /* the mark is on its way to the disk */
     bool doubted;   /* the mark was asked for: the outcome must be settled */
     bool ended;
@@ -136,6 +138,10 @@ static uint64_t age_of(const struct attempt *a)
 static struct verdict recipient_verdict(const struct recipient *r, const struct outcome_end *end)
 {
     struct reply reply;
+    struct verdict own;
+    if (r->state == RECIPIENT_FAILED && !reply_from_text(&reply, r->reply) &&
+        verdict_of_stored(r->reply, true, &own))
+        return own;
     if (r->state == RECIPIENT_DELIVERED || end->verdict.action != VERDICT_DELIVERED ||
         !reply_from_text(&reply, r->reply))
         return end->verdict;
@@ -231,6 +237,15 @@ static void tell_settled(const struct attempt *a, enum queue_state state)
                         reason_of(e));
 }
 
+static void tell_relayed(const struct attempt *a)
+{
+    const struct dispatch_settings *set = &a->dispatch->set;
+    size_t len = 0;
+    const uint8_t *header = letter_header(a->letter, &len);
+    if (!a->has_dsn && set->on_relayed != NULL)
+        set->on_relayed(set->ctx, a->info.id, a->stored, &a->outcome.envelope, header, len);
+}
+
 static void attempt_settle(struct attempt *a, struct outcome_end *end)
 {
     struct dispatch *d = a->dispatch;
@@ -242,6 +257,7 @@ static void attempt_settle(struct attempt *a, struct outcome_end *end)
     if (end->attempt.wait_ms < least_ms)
         end->attempt.wait_ms = least_ms;
     log_recipients(a, end);
+    tell_relayed(a);
     queue_settle(d->set.queue, a->info.id, &end->attempt, now_of(d), clock_wall_ms(d->set.clock),
                  NULL, NULL);
     tell_settled(a, end->attempt.state);
@@ -323,6 +339,7 @@ static void attempt_submit(struct attempt *a)
                                         .warm = a->connection->warm};
     a->submitted = true;
     a->token = a->connection->token;
+    a->has_dsn = client_has_dsn(a->connection->client);
     a->began_ms = now_of(a->dispatch);
     budget_message_started(m->budget, a->recipients, a->began_ms);
     client_submit(a->connection->client, &a->tx, a->letter);
@@ -391,6 +408,35 @@ static uint32_t recipients_at_once(const struct attempt *a)
     return used < day ? day - used : day;
 }
 
+/* Nothing was sent, so the mailbox hears nothing and keeps the connection. */
+static void settle_unsayable(struct attempt *a, enum client_stage stage, const struct reply *reply)
+{
+    const struct outcome_context context = {.stage = stage,
+                                            .reply = reply,
+                                            .attempts = a->info.attempts,
+                                            .tried_ms = a->info.tried_ms,
+                                            .losses = a->info.losses};
+    struct outcome_end end;
+    a->began_ms = now_of(a->dispatch);
+    outcome_finish(&a->outcome, &context, &end);
+    attempt_settle(a, &end);
+    pool_return(a->connection);
+    a->connection = NULL;
+    attempt_end(a);
+}
+
+/* False when nobody is left to submit to, and the attempt has ended. */
+static bool leave_out_unsayable(struct attempt *a)
+{
+    enum client_stage stage;
+    struct reply reply;
+    if (a->connection == NULL || client_has_smtputf8(a->connection->client) ||
+        smtputf8_leave_out(&a->outcome, letter_reverse_path(a->letter), &stage, &reply))
+        return true;
+    settle_unsayable(a, stage, &reply);
+    return false;
+}
+
 static void on_letter(void *ctx, const struct error *err)
 {
     struct attempt *a = ctx;
@@ -398,6 +444,8 @@ static void on_letter(void *ctx, const struct error *err)
         on_unreadable(a, err);
         return;
     }
+    if (!leave_out_unsayable(a))
+        return;
     a->recipients = outcome_limit(&a->outcome, recipients_at_once(a));
     uint64_t when = attempt_wait(a);
     if (when != 0)

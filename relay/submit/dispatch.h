@@ -45,6 +45,11 @@ struct dispatch_settings {
     /* How an attempt has ended, for a message with so many failed recipients; or NULL. */
     void (*on_settled)(void *ctx, uint64_t id, enum queue_state state, size_t failed,
                        const char *device, const char *reason);
+    /* Recipients that were pending before are delivered, to a server without DSN, some of whom the
+     * sender wants to hear of (NOTIFY=SUCCESS); the outcome is about to be recorded. The header may
+     * be NULL. Or NULL. */
+    void (*on_relayed)(void *ctx, uint64_t id, const struct envelope *before,
+                       const struct envelope *after, const void *header, size_t len);
     void *ctx;
     struct signins *signins; /* NULL when no mailbox has OAuth */
 };

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "relay/smtp/header.h"
+#include "relay/smtp/report.h"
 #include "relay/smtp/sevenbit.h"
 
 /* The longest header that is looked at, the trace field in front of it, and the block it ends in.
@@ -18,8 +19,9 @@ struct letter {
     queue_read_fn *read;
     void *ctx;
     void *read_ctx;
-    struct bytes head; /* what is read ahead: the header, and what came with its end */
-    size_t head_given; /* of it, handed out */
+    struct bytes head;   /* what is read ahead: the header, and what came with its end */
+    struct bytes stored; /* the beginning of the header, kept for a report */
+    size_t head_given;   /* of it, handed out */
     uint64_t size;
     bool converts;
     bool ended;                /* all of it went into the conversion */
@@ -48,6 +50,23 @@ static bool letter_address(struct letter *l, struct error *err)
     return ok || error_set(err, ERROR_NO_ROOM, "out of memory");
 }
 
+static bool is_to_be_told(const struct envelope *e)
+{
+    for (size_t i = 0; i < e->recipient_count; i++) {
+        if (report_notify_has(e->recipients[i].notify, "SUCCESS"))
+            return true;
+    }
+    return false;
+}
+
+/* A report can do without. */
+static void keep_header(struct letter *l)
+{
+    size_t len = l->envelope->header_size;
+    if (is_to_be_told(l->envelope))
+        (void)bytes_append(&l->stored, l->head.data, len < l->stored.max ? len : l->stored.max);
+}
+
 static void letter_is_ready(struct letter *l, const struct error *err)
 {
     letter_ready_fn *ready = l->ready;
@@ -67,8 +86,10 @@ static void on_head(void *ctx, const uint8_t *data, size_t len, const struct err
         queue_read(l->reader, on_head, l);
         return;
     }
-    if (err == NULL && own.kind == ERROR_NONE)
+    if (err == NULL && own.kind == ERROR_NONE) {
+        keep_header(l);
         (void)letter_address(l, &own);
+    }
     letter_is_ready(l, own.kind != ERROR_NONE ? &own : err);
 }
 
@@ -87,6 +108,7 @@ struct letter *letter_new(struct queue_reader *reader, const struct envelope *e,
                          .ctx = ctx,
                          .size = e->size};
     bytes_init(&l->head, HEAD_MAX);
+    bytes_init(&l->stored, REPORT_HEADER_MAX + 2); /* shows where to cut */
     identity_reverse_path(identity, e->reverse_path, l->reverse_path);
     queue_read(reader, on_head, l);
     return l;
@@ -98,6 +120,7 @@ void letter_free(struct letter *l)
         return;
     queue_reader_close(l->reader);
     bytes_done(&l->head);
+    bytes_done(&l->stored);
     bytes_done(&l->converted);
     free(l->sevenbit);
     free(l);
@@ -106,6 +129,12 @@ void letter_free(struct letter *l)
 const char *letter_reverse_path(const struct letter *l)
 {
     return l->reverse_path;
+}
+
+const uint8_t *letter_header(const struct letter *l, size_t *out_len)
+{
+    *out_len = l->stored.len;
+    return l->stored.len > 0 ? l->stored.data : NULL;
 }
 
 uint64_t letter_size(const struct letter *l)

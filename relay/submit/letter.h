@@ -14,6 +14,7 @@
 #define OUTTRAY_RELAY_SUBMIT_LETTER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "queue/envelope.h"
@@ -34,6 +35,8 @@ struct letter *letter_new(struct queue_reader *reader, const struct envelope *e,
 void letter_free(struct letter *l);
 
 const char *letter_reverse_path(const struct letter *l);
+/* The beginning of the stored header, where a recipient's NOTIFY has SUCCESS; else NULL and 0. */
+const uint8_t *letter_header(const struct letter *l, size_t *out_len);
 uint64_t letter_size(const struct letter *l); /* octets of mail data as they will be read */
 
 /* Before the first letter_read(): what is read is to have no octets above 127. */

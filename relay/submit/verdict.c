@@ -268,12 +268,38 @@ static enum client_stage likely_stage(const struct reply *reply)
     return address ? STAGE_RCPT : STAGE_FINAL_DOT;
 }
 
+/* What is the message's or a recipient's own fault. Of trouble on the way the stage would have to
+ * be known. */
+static bool local_of_stored(const char *reply_text, struct verdict *out)
+{
+    static const struct {
+        enum local_failure failure;
+        enum client_stage stage;
+        const char *has;
+    } rows[] = {{LOCAL_CONTENT, STAGE_BODY, "(content)"},
+                {LOCAL_ADDRESS, STAGE_RCPT, "(address) the recipient"},
+                {LOCAL_ADDRESS, STAGE_MAIL, "(address)"}};
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct reply reply;
+
+        if (strncmp(reply_text, rows[i].has, strlen(rows[i].has)) != 0)
+            continue;
+        reply_local(&reply, rows[i].failure, "%s", reply_text);
+        *out = verdict_of(rows[i].stage, &reply);
+        return true;
+    }
+    return false;
+}
+
 bool verdict_of_stored(const char *reply_text, bool failed, struct verdict *out)
 {
     static const enum client_stage stages[] = {STAGE_RCPT, STAGE_FINAL_DOT, STAGE_MAIL};
     struct reply reply;
     struct verdict v;
 
+    if (local_of_stored(reply_text, out))
+        return true;
     if (!reply_from_text(&reply, reply_text) || reply.code < 400)
         return false;
     for (size_t i = 0; i < sizeof(stages) / sizeof(stages[0]); i++) {

@@ -612,6 +612,20 @@ const struct verdict_local_row verdict_local_rows[] = {
                              .what = "The spool failed while the message was being sent.",
                              .who = RELAY_OPERATOR,
                              .how = "It is sent again. If it happens again, look at the disk."}},
+    {LOCALLY(AT_RCPT, LOCAL_ADDRESS) =
+         {IS("recipient_beyond_ascii", RCPT_FAIL, RECIPIENT),
+          .what = "The recipient's address has letters beyond ASCII, and the mail service does not "
+                  "take such addresses (it offers no SMTPUTF8).",
+          .who = SENDER,
+          .how = "Send to another address of the recipient's, in plain ASCII, or through a service "
+                 "that offers SMTPUTF8. A domain can be written in its ASCII form (xn--...)."}},
+    {LOCALLY(AT_ANY, LOCAL_ADDRESS) =
+         {IS("sender_beyond_ascii", MSG_FAIL, MESSAGE),
+          .what = "The sender's address has letters beyond ASCII, and the mail service does not "
+                  "take such addresses (it offers no SMTPUTF8).",
+          .who = RELAY_OPERATOR,
+          .how = "Set a plain ASCII sender in the device, or take its address out of the mailbox's "
+                 "send_as, so that the mailbox's own is used; then requeue the message."}},
     {LOCALLY(AT_ANY, LOCAL_CONTENT) =
          {IS("eight_bit_content", MSG_FAIL, MESSAGE),
           .what = "The upstream takes no 8-bit mail, and the message cannot be converted.",

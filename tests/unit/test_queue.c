@@ -881,6 +881,39 @@ static void ids_are_written_and_read_as_hex(void **state)
     assert_false(queue_id_parse("11111111111111111", &id));
 }
 
+static void how_long_a_message_waits_is_told_by_the_monotonic_clock(void **state)
+{
+    struct spool_fixture *f = *state;
+    struct queue_info info;
+    uint64_t id = fixture_accept(f, 100, 1);
+    assert_true(queue_find(f->queue, id, &info));
+    assert_int_equal(info.since_ms, f->now_ms);
+    f->now_ms += 5 * HOUR;
+    reopen(f); /* now the wall clock is all there is */
+    uint64_t wall = FIXTURE_WALL + f->now_ms;
+    uint64_t age = wall > info.arrived_ms ? wall - info.arrived_ms : 0;
+    assert_true(queue_find(f->queue, id, &info));
+    assert_true(info.since_ms == (int64_t)f->now_ms - (int64_t)age);
+}
+
+static void a_recorded_attempt_is_known_also_after_a_crash(void **state)
+{
+    struct spool_fixture *f = *state;
+    struct queue_info info;
+    struct fixture_result r = {0};
+    uint64_t id = fixture_accept(f, 100, 1);
+    assert_true(queue_find(f->queue, id, &info));
+    assert_false(info.has_outcomes);
+    assert_true(fixture_pick(f, &info));
+    fixture_settle(f, id, QUEUE_QUEUED, RECIPIENT_PENDING, HOUR, &r);
+    fixture_run(f);
+    assert_true(queue_find(f->queue, id, &info));
+    assert_true(info.has_outcomes);
+    crash(f);
+    assert_true(queue_find(f->queue, id, &info));
+    assert_true(info.has_outcomes);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -901,6 +934,8 @@ int main(void)
         TEST(a_lease_takes_what_is_not_due_and_nothing_else),
         TEST(acknowledged_mail_is_there_after_a_crash_and_after_a_clean_end),
         TEST(settled_mail_stays_settled),
+        TEST(how_long_a_message_waits_is_told_by_the_monotonic_clock),
+        TEST(a_recorded_attempt_is_known_also_after_a_crash),
         TEST(the_body_of_settled_mail_is_removed),
         TEST(a_deferral_survives_with_what_is_left_of_its_wait),
         TEST(mail_in_doubt_becomes_uncertain_and_waits),

@@ -185,7 +185,10 @@ static void status_agrees_with_the_action(void **state)
                 {"452 4.3.1 later", REPORT_DELAYED, "4.3.1"},
                 {"550 no", REPORT_FAILED, "5.0.0"},
                 {"(lookup) no such host", REPORT_DELAYED, "4.4.7"},
-                {"", REPORT_FAILED, "5.0.0"}};
+                {"", REPORT_FAILED, "5.0.0"},
+                {"(content) an 8-bit part is signed", REPORT_FAILED, "5.6.3"},
+                {"(address) it needs SMTPUTF8", REPORT_FAILED, "5.6.7"},
+                {"250 2.0.0 OK", REPORT_RELAYED, "2.1.9"}};
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct report_recipient to = unknown;
@@ -194,6 +197,88 @@ static void status_agrees_with_the_action(void **state)
         report_status(&to, rows[i].kind, status);
         assert_string_equal(status, rows[i].status);
     }
+}
+
+static void what_came_in_xtext_is_shown_as_it_was_meant(void **state)
+{
+    struct report_recipient to = unknown;
+    to.orcpt = "rfc822;a+2Bb+3Dc@example.com";
+    struct report_message m = message_of(&to, 1);
+    m.envid = "a+0D+0ABcc:+00+FC+4";
+    struct report r = report_of(REPORT_FAILED, &m, 1);
+    char *text = written(&r);
+    (void)state;
+    holds(text, "\r\nOriginal-Recipient: rfc822;a+b=c@example.com\r\n");
+    holds(text, "Original-Envelope-Id: a??Bcc:??+4\r\n"); /* never a second line */
+    free(text);
+}
+
+static void an_address_beyond_ascii_is_written_in_ascii(void **state)
+{
+    static const struct {
+        const char *path;
+        const char *shown;
+    } rows[] = {{"b\xc3\xbcro@example.com", "b\\x{FC}ro@example.com"},
+                {"\xe6\x97\xa5+1@\xf0\x9f\x93\xa0.example", "\\x{65E5}\\x{2B}1@\\x{1F4E0}.example"},
+                {"a\xff\xc3@example.com", "a\\x{FF}\\x{C3}@example.com"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct report_recipient to = unknown;
+        char wanted[128];
+        to.forward_path = rows[i].path;
+        struct report_message m = message_of(&to, 1);
+        struct report r = report_of(REPORT_FAILED, &m, 1);
+        char *text = written(&r);
+        snprintf(wanted, sizeof wanted, "\r\nFinal-Recipient: utf-8; %s\r\nAction:", rows[i].shown);
+        holds(text, wanted);
+        free(text);
+    }
+}
+
+static void success_is_told_as_relayed(void **state)
+{
+    struct report_recipient to = unknown;
+    to.reply = "250 2.6.0 <1@copier> Queued mail for delivery";
+    to.what = "The mail service has taken it over.";
+    to.who = to.how = "";
+    struct report_message m = message_of(&to, 1);
+    struct report r = report_of(REPORT_RELAYED, &m, 1);
+    char *text = written(&r);
+    (void)state;
+    holds(text, "Subject: Mail was handed over\r\n");
+    holds(text, "multipart/report; report-type=delivery-status;");
+    holds(text, "Action: relayed\r\nStatus: 2.1.9\r\nDiagnostic-Code: smtp; 250 2.6.0");
+    assert_null(strstr(text, "Who can fix it"));
+    assert_null(strstr(text, "could not"));
+    free(text);
+}
+
+static void a_whole_message_is_returned_as_one(void **state)
+{
+    static const char stored[] = "Subject: Scan\r\n\r\nThe text.\r\n";
+    struct report_message m = message_of(&unknown, 1);
+    m.header = (const uint8_t *)stored;
+    m.header_len = sizeof stored - 1;
+    m.whole = true;
+    struct report r = report_of(REPORT_FAILED, &m, 1);
+    char *text = written(&r);
+    (void)state;
+    holds(text, "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 7bit\r\n\r\n"
+                "Subject: Scan\r\n\r\nThe text.\r\n\r\n--=_outtray_");
+    assert_null(strstr(text, "text/rfc822-headers"));
+    free(text);
+}
+
+static void a_wish_is_a_whole_word_in_any_case(void **state)
+{
+    (void)state;
+    assert_true(report_notify_has("SUCCESS", "SUCCESS"));
+    assert_true(report_notify_has("failure,success", "SUCCESS"));
+    assert_true(report_notify_has("DELAY,FAILURE", "DELAY"));
+    assert_false(report_notify_has("NEVER", "FAILURE"));
+    assert_false(report_notify_has("SUCCESSFUL", "SUCCESS"));
+    assert_false(report_notify_has("", "SUCCESS"));
+    assert_false(report_notify_has("DELAY,", "FAILURE"));
 }
 
 int main(void)
@@ -206,6 +291,11 @@ int main(void)
         cmocka_unit_test(lines_for_people_are_short),
         cmocka_unit_test(a_large_header_is_cut_at_a_field),
         cmocka_unit_test(status_agrees_with_the_action),
+        cmocka_unit_test(what_came_in_xtext_is_shown_as_it_was_meant),
+        cmocka_unit_test(an_address_beyond_ascii_is_written_in_ascii),
+        cmocka_unit_test(success_is_told_as_relayed),
+        cmocka_unit_test(a_whole_message_is_returned_as_one),
+        cmocka_unit_test(a_wish_is_a_whole_word_in_any_case),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -505,6 +505,9 @@ static const struct {
     {STAGE_BODY, LOCAL_LOST, VERDICT_BACK, VERDICT_BACK, SCOPE_MESSAGE},
     {STAGE_BODY, LOCAL_TIMEOUT, VERDICT_BACK, VERDICT_BACK, SCOPE_MESSAGE},
     {STAGE_BODY, LOCAL_SPOOL, VERDICT_BACK, VERDICT_BACK, SCOPE_MESSAGE},
+    {STAGE_BODY, LOCAL_CONTENT, VERDICT_MSG_FAIL, VERDICT_MSG_FAIL, SCOPE_MESSAGE},
+    {STAGE_RCPT, LOCAL_ADDRESS, VERDICT_RCPT_FAIL, VERDICT_RCPT_FAIL, SCOPE_RECIPIENT},
+    {STAGE_MAIL, LOCAL_ADDRESS, VERDICT_MSG_FAIL, VERDICT_MSG_FAIL, SCOPE_MESSAGE},
 };
 
 static void a_stored_reply_is_judged_without_its_stage(void **state)
@@ -530,6 +533,9 @@ static void a_stored_reply_is_judged_without_its_stage(void **state)
         {"450 4.1.8 later", false, "temporary_at_recipient"},
         {"250 2.0.0 OK", false, NULL},
         {"(timeout) no answer to MAIL in 5 minutes", false, NULL},
+        {"(content) the server takes no 8-bit mail", true, "eight_bit_content"},
+        {"(address) the recipient's address needs SMTPUTF8", true, "recipient_beyond_ascii"},
+        {"(address) the sender's address needs SMTPUTF8", true, "sender_beyond_ascii"},
         {"", true, NULL},
         {"no reply at all", true, NULL},
     };

@@ -32,6 +32,8 @@ class Limits:
     size_at: str = "both"  # or "mail", "dot": where a message that is too large is refused
     check_from: bool = False
     chunking: bool = True  # announced
+    dsn: bool = True
+    smtputf8: bool = True
     idle_seconds: float = 300.0
     auth_failure_delay: float = 0.0  # the service takes about 8 s
 

@@ -17,6 +17,8 @@ AUTH_LIMIT = 512  # an AUTH line with an initial response may not be longer (RFC
 MUST_END_GROUP = {"EHLO", "HELO", "STARTTLS", "AUTH", "DATA", "VRFY", "NOOP", "QUIT"}
 PARAMETERS = {"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH"}
 RCPT_PARAMETERS = {"NOTIFY", "ORCPT"}
+DSN_PARAMETERS = {"RET", "ENVID", "NOTIFY", "ORCPT"}
+NOT_ASCII = "553 5.6.7 Address beyond ASCII without SMTPUTF8"
 PATH = re.compile(r"\s*<([^<>\r\n]*)>(?:\s+(.*))?$")
 ADDRESS = re.compile(r"[^@\s]+@[^@\s]+$")
 
@@ -243,9 +245,11 @@ class Session:
     def _ehlo_lines(self):
         first = f"250-{self.server.hostname} Hello [{self.client}]"
         varying = "AUTH LOGIN XOAUTH2" if self.has_tls() else "STARTTLS"
-        words = [f"SIZE {limits.SIZE_ANNOUNCED}", "PIPELINING", "DSN", "ENHANCEDSTATUSCODES",
-                 varying, "8BITMIME", *(("BINARYMIME", "CHUNKING") if self.server.limits.chunking else ())]
-        return [first, *(f"250-{word}" for word in words), "250 SMTPUTF8"]
+        rules = self.server.limits
+        words = [f"SIZE {limits.SIZE_ANNOUNCED}", "PIPELINING", *(("DSN",) if rules.dsn else ()), "ENHANCEDSTATUSCODES",
+                 varying, "8BITMIME", *(("BINARYMIME", "CHUNKING") if rules.chunking else ()),
+                 *(("SMTPUTF8",) if rules.smtputf8 else ())]
+        return [first, *(f"250-{word}" for word in words[:-1]), f"250 {words[-1]}"]
 
     def _helo(self, argument):
         if _is_positive(self.answer("ehlo", argument,
@@ -293,10 +297,16 @@ class Session:
             self.reply(refusal)
         elif keyword.upper() != "FROM" or not path or not _is_path(path[1]):
             self.reply("501 5.1.7 Invalid address")
-        elif set(parameters) - PARAMETERS or not parameters.get("SIZE", "0").isdigit():
+        elif set(parameters) - self._offered(PARAMETERS) or not parameters.get("SIZE", "0").isdigit():
             self.reply("501 5.5.4 Invalid arguments")
+        elif not path[1].isascii() and "SMTPUTF8" not in parameters:
+            self.reply(NOT_ASCII)
         else:
             self._open_transaction(rest.strip(), path[1], parameters)
+
+    def _offered(self, parameters):
+        rules = self.server.limits
+        return parameters - (set() if rules.dsn else DSN_PARAMETERS) - (set() if rules.smtputf8 else {"SMTPUTF8"})
 
     def _mail_refusal(self):
         if self.ehlo is None:
@@ -331,8 +341,10 @@ class Session:
             self.reply("503 5.5.2 Need mail command")
         elif keyword.upper() != "TO" or not path or not ADDRESS.match(path[1]):
             self.reply("501 5.1.3 Invalid address")
-        elif set(parameters) - RCPT_PARAMETERS:
+        elif set(parameters) - self._offered(RCPT_PARAMETERS):
             self.reply("501 5.5.4 Invalid arguments")
+        elif not path[1].isascii() and "SMTPUTF8" not in self.transaction.parameters:
+            self.reply(NOT_ASCII)
         else:
             self._add_recipient(rest.strip(), path[1])
 
