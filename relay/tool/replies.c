@@ -185,22 +185,22 @@ static int print_json(const struct tool *t, const char *text, const struct meani
 
 /* ---- explain --------------------------------------------------------------------------------- */
 
+#define EXPLAINED_MAX (REPLY_LINE_MAX - 2) /* what is longer is cut, as from a server */
+
 /* Quotation marks around the reply are easily forgotten. */
-static bool join_words(const struct tool *t, char *out, size_t size)
+static void join_words(const struct tool *t, char *out, size_t size)
 {
     size_t used = 0;
 
     out[0] = '\0';
     for (int i = 0; i < t->word_count && used < size; i++)
         used += (size_t)snprintf(out + used, size - used, "%s%s", i > 0 ? " " : "", t->words[i]);
-    return used < size;
 }
 
 static bool read_reply(const struct tool *t, char *text, size_t size, struct reply *out,
                        struct error *err)
 {
-    if (!join_words(t, text, size))
-        return error_set(err, ERROR_INVALID, "the reply is longer than %zu octets", size - 1);
+    join_words(t, text, size);
     if (reply_from_text(out, text))
         return true;
     return error_set(err, ERROR_INVALID,
@@ -211,7 +211,7 @@ static bool read_reply(const struct tool *t, char *text, size_t size, struct rep
 int replies_explain(const struct tool *t)
 {
     struct error err = ERROR_INIT;
-    char text[REPLY_TEXT_MAX];
+    char text[EXPLAINED_MAX];
     struct reply reply;
     struct meanings m;
 

@@ -355,6 +355,12 @@ class Unknown(Reports):
         self.wait_dead(relay)
         self.assertIn(b"could explain every reply", relay.tool("replies", "--unknown").stdout)
 
+    def test_explain_takes_a_reply_as_long_as_exchange_makes_them(self):
+        relay = self.relay(self.practice, start=False)
+        reply = "554 5.2.252 SendAsDenied; STOREDRV.Submission.Exception:SendAsDeniedException; " + "0.35250:0A00A280, " * 600
+        done = subprocess.run([relay.binaries / "outtray", "explain", reply], capture_output=True, check=True)
+        self.assertIn(b"send_as_denied", done.stdout)
+
     def test_explain_needs_no_daemon(self):
         relay = self.relay(self.practice, start=False)
         done = subprocess.run([relay.binaries / "outtray", "--json", "explain",
