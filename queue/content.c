@@ -10,6 +10,9 @@
 #include "queue/bytes.h"
 
 #define WRITE_AT_ONCE 32 /* blocks of one write call */
+/* How long others may be kept waiting for a piece, and when it may be larger again. */
+#define PIECE_SLOW_US  8000
+#define PIECE_QUICK_US 2000
 
 void content_path(const char *dir, uint64_t id, char out[CONTENT_PATH_MAX])
 {
@@ -40,7 +43,8 @@ bool content_create(struct content_file *f, const struct fileops *ops, const cha
 {
     char path[CONTENT_PATH_MAX];
     content_path(dir, id, path);
-    *f = (struct content_file){.ops = ops, .id = id};
+    *f = (struct content_file){
+        .ops = ops, .id = id, .piece = CONTENT_WRITE_BACK, .piece_min = CONTENT_PIECE_MIN};
     do {
         f->fd = ops->open(ops->ctx, path, O_RDWR | O_CREAT | O_EXCL, 0600);
     } while (f->fd < 0 && errno == EINTR);
@@ -69,7 +73,7 @@ static int sync_data(struct content_file *f)
         result = f->ops->fdatasync(f->ops->ctx, f->fd);
     } while (result < 0 && errno == EINTR);
     if (result == 0)
-        f->synced = f->written;
+        f->synced = f->started = f->waited = f->written;
     return result;
 }
 
@@ -88,16 +92,53 @@ static bool wait_back(struct content_file *f)
     return result == 0 || errno == ENOSYS || errno == EINVAL || errno == ESPIPE;
 }
 
+static bool begin_back(struct content_file *f)
+{
+    bool ok = wait_back(f);
+    if (ok)
+        (void)f->ops->write_back(f->ops->ctx, f->fd, (off_t)f->started,
+                                 (off_t)(f->written - f->started)); /* a hint only */
+    f->started = f->written;
+    return ok;
+}
+
+/* After a piece that took so long: how large the next ones are. Where most of the time is spent
+ * whatever the size, smaller pieces would only cost throughput. */
+static void set_pace(struct content_file *f, uint64_t took_us)
+{
+    uint64_t doubled_us = f->doubled_us;
+    f->doubled_us = 0;
+    if (doubled_us > 0 && took_us > doubled_us - doubled_us / 4) {
+        f->piece *= 2;
+        f->piece_min = f->piece;
+    } else if (took_us > PIECE_SLOW_US && f->piece > f->piece_min) {
+        f->piece /= 2;
+        f->doubled_us = took_us;
+    } else if (took_us < PIECE_QUICK_US && f->piece < CONTENT_WRITE_BACK) {
+        f->piece *= 2;
+    }
+}
+
+/* The first piece after a sync shows what one takes: nothing of ours is before it. */
+static bool is_waited_for(const struct content_file *f)
+{
+    return f->ops->now_us && f->ops->wait_back &&
+           (f->started == f->synced || (f->shared && f->piece < CONTENT_WRITE_BACK));
+}
+
+static bool write_piece(struct content_file *f)
+{
+    if (!is_waited_for(f))
+        return begin_back(f);
+    uint64_t begun_us = f->ops->now_us(f->ops->ctx);
+    bool ok = begin_back(f) && wait_back(f);
+    set_pace(f, f->ops->now_us(f->ops->ctx) - begun_us);
+    return ok;
+}
+
 static bool write_back(struct content_file *f, struct error *err)
 {
-    bool ok = true;
-    if (f->written - f->started >= CONTENT_WRITE_BACK) {
-        ok = wait_back(f);
-        if (ok)
-            (void)f->ops->write_back(f->ops->ctx, f->fd, (off_t)f->started,
-                                     (off_t)(f->written - f->started)); /* a hint only */
-        f->started = f->written;
-    }
+    bool ok = f->written - f->started < f->piece || write_piece(f);
     if (ok && f->written - f->synced >= CONTENT_UNSYNCED_MAX)
         ok = sync_data(f) == 0;
     return ok || error_errno(err, errno, "sync body %016" PRIx64, f->id);
@@ -115,7 +156,8 @@ bool content_write(struct content_file *f, struct content_block *first, struct e
         struct iovec iov[WRITE_AT_ONCE];
         size_t len = 0;
         int n = 0;
-        for (; first && n < WRITE_AT_ONCE && has_credit(f, len); first = first->next) {
+        for (; first && n < WRITE_AT_ONCE && len < f->piece && has_credit(f, len);
+             first = first->next) {
             seal_block(f, first);
             iov[n++] = (struct iovec){first->frame, CONTENT_FRAME + (size_t)first->len};
             len += CONTENT_FRAME + (size_t)first->len;

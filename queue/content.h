@@ -20,6 +20,7 @@
 #define CONTENT_BLOCK        65536u
 #define CONTENT_FRAME        8u                   /* length and checksum */
 #define CONTENT_WRITE_BACK   (256u * 1024u)       /* the kernel is asked to begin after this much */
+#define CONTENT_PIECE_MIN    CONTENT_BLOCK        /* or, on a slow disk, after less */
 #define CONTENT_UNSYNCED_MAX (4u * 1024u * 1024u) /* most that has not been synced */
 #define CONTENT_NAME_MAX     22                   /* 16 hex digits, ".body", NUL */
 #define CONTENT_PATH_MAX     4096
@@ -32,7 +33,9 @@ struct content_block {
 
 /* A body being written. What arrives is written back at once and at most two pieces of it are on
  * their way to the disk: a fast device is held to the disk's pace, and the end has little to wait
- * for. */
+ * for. Everybody else's flush waits behind what is on its way, so where a piece takes long, pieces
+ * become smaller, and of several bodies one piece at a time is on its way; unless smaller ones take
+ * as long. */
 struct content_file {
     const struct fileops *ops;
     uint64_t id;
@@ -42,6 +45,10 @@ struct content_file {
     uint64_t started; /* of them, write-back has been asked for */
     uint64_t waited;  /* of them, write-back has been waited for */
     uint64_t synced;
+    bool shared;         /* other bodies are written as well; the caller says so */
+    uint32_t piece;      /* octets after which write-back is asked for */
+    uint32_t piece_min;  /* smaller ones would not be quicker */
+    uint64_t doubled_us; /* how long one twice as large took, when there was one just now; or 0 */
 };
 
 void content_path(const char *dir, uint64_t id, char out[CONTENT_PATH_MAX]);

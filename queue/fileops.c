@@ -9,6 +9,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #define READ_PIECE 4096u /* a sector of most disks */
@@ -77,6 +78,14 @@ static int system_wait_back(void *ctx, int fd, off_t offset, off_t len)
     (void)len;
     return 0;
 #endif
+}
+
+static uint64_t system_now_us(void *ctx)
+{
+    struct timespec now;
+    (void)ctx;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
 static int system_sync_directory(void *ctx, const char *path)
@@ -175,6 +184,7 @@ const struct fileops fileops_system = {
     .fsync = system_fsync,
     .write_back = system_write_back,
     .wait_back = system_wait_back,
+    .now_us = system_now_us,
     .sync_directory = system_sync_directory,
     .ftruncate = system_ftruncate,
     .fstat = system_fstat,

@@ -36,6 +36,8 @@ struct fileops {
     /* Waits until what write_back() began there has been written. Proves nothing, but what fails
      * has failed. May be NULL. */
     int (*wait_back)(void *ctx, int fd, off_t offset, off_t len);
+    /* Microseconds of a clock that only goes forward: how long a call took. May be NULL. */
+    uint64_t (*now_us)(void *ctx);
     int (*sync_directory)(void *ctx, const char *path);
     int (*ftruncate)(void *ctx, int fd, off_t len);
     int (*fstat)(void *ctx, int fd, struct fileops_stat *out);

@@ -120,8 +120,10 @@ struct queue {
     uint64_t carry_written; /* of the journal, at the last tick */
     uint64_t stuck_segment; /* holds something that could not be read */
     uint64_t stuck_since;
-    unsigned writing;             /* bodies being written */
+    unsigned larges;              /* writers of large mail */
+    unsigned writing;             /* bodies being written just now */
     unsigned blocks;              /* of bodies, full and not yet written */
+    uint32_t body_piece;          /* how much of a body goes to the disk at once; 0: not known */
     struct queue_writer *writers; /* whose blocks wait for their turn, in that order */
     struct queue_writer **writers_end;
     struct queue_writer *doomed; /* failed large mail whose body waits to be removed */

@@ -13,11 +13,13 @@
 #include "queue/spool.h"
 
 /* Under way or waiting: the caller should stop. Several at a time cost less; where many bodies
- * arrive together, the memory for one of each must do. */
+ * arrive together, the memory for one of each must do, and on a slow disk one is enough. */
 #define WRITER_BLOCKS_FULL 4
 #define BLOCKS_MANY        32 /* of all writers: now one of each is enough */
-/* Bodies being written at a time. A slow disk keeps them all waiting, but not those who read. */
+/* Bodies being written at a time. A slow disk keeps them all waiting, but not those who read. Where
+ * it is so slow that pieces had to become smaller, their sum would be what others wait for. */
 #define WRITERS_AT_ONCE   4
+#define WRITERS_IF_SLOW   1
 #define WRITER_BLOCKS_MAX 16 /* the caller did not stop */
 
 _Static_assert(QUEUE_SMALL_MAX <= CONTENT_BLOCK, "small mail fits the first block");
@@ -53,6 +55,8 @@ struct queue_writer {
     /* The task's own while it is under way. */
     struct content_block *writing;
     struct content_file file;
+    uint32_t piece; /* that it begins with; 0: the usual */
+    bool shared;    /* other bodies are written as well */
     bool created;
     bool finish;
     bool remove;
@@ -76,7 +80,10 @@ static bool write_body(struct queue_writer *w)
         if (!content_create(&w->file, q->ops, q->content_dir, w->id, &w->work_error))
             return false;
         w->created = true;
+        if (w->piece > 0)
+            w->file.piece = w->piece;
     }
+    w->file.shared = w->shared;
     return content_write(&w->file, w->writing, &w->work_error) &&
            (!w->finish || content_finish(&w->file, &w->work_error));
 }
@@ -119,6 +126,7 @@ static void writer_free(struct queue_writer *w)
     disown(w);
     q->writer_bytes -= w->counted;
     q->blocks -= w->blocks;
+    q->larges -= w->large ? 1 : 0;
     if (w->created && !w->remove)
         content_close(&w->file);
     task_free(w->task);
@@ -163,14 +171,26 @@ static bool is_busy(const struct queue_writer *w)
     return w->queued || task_under_way(w->task);
 }
 
+static bool is_slow(const struct queue *q)
+{
+    return q->body_piece > 0 && q->body_piece < CONTENT_WRITE_BACK;
+}
+
+static bool may_write_more(const struct queue *q)
+{
+    return q->writing < (is_slow(q) ? WRITERS_IF_SLOW : WRITERS_AT_ONCE);
+}
+
 static void begin_writing(struct queue *q)
 {
-    while (q->writing < WRITERS_AT_ONCE && q->writers) {
+    while (q->writers && may_write_more(q)) {
         struct queue_writer *w = q->writers;
         q->writers = w->next;
         if (!q->writers)
             q->writers_end = &q->writers;
         w->queued = false;
+        w->piece = q->body_piece;
+        w->shared = q->larges > 1;
         q->writing++;
         task_submit(w->task, EXECUTOR_CONTENT);
     }
@@ -214,7 +234,8 @@ static void push_block(struct queue_writer *w)
 
 static bool is_full(const struct queue_writer *w)
 {
-    return w->blocks >= WRITER_BLOCKS_FULL || (w->blocks > 0 && w->q->blocks >= BLOCKS_MANY);
+    bool one_is_enough = w->q->blocks >= BLOCKS_MANY || is_slow(w->q);
+    return w->blocks >= WRITER_BLOCKS_FULL || (w->blocks > 0 && one_is_enough);
 }
 
 static struct content_block *block_to_fill(struct queue_writer *w, struct error *err)
@@ -325,6 +346,7 @@ static void charge(struct queue_writer *w, size_t len)
 static bool become_large(struct queue_writer *w, struct error *err)
 {
     w->large = true;
+    w->q->larges++;
     bool ok = fill(w, w->small.data, w->small.len, err);
     bytes_done(&w->small);
     return ok;
@@ -542,6 +564,8 @@ static void writer_done(void *ctx)
     q->writing--;
     if (w->work_failed)
         fail(w, &w->work_error);
+    else
+        q->body_piece = w->file.piece;
     if (w->end == WRITER_ABORT)
         remove_body(w);
     else if (w->end == WRITER_COMMIT)

@@ -37,6 +37,7 @@ TOOLS = BIN / "bench"
 TICKS = os.sysconf("SC_CLK_TCK")
 FAR, FAR_PORT, NEAR_PORT = "10.77.0.2", 2587, 2525
 MAILBOX, RECIPIENT = "scanner@office.test", "someone@office.test"
+URGENT = "127.0.0.77"
 PATIENCE = 300
 
 
@@ -62,14 +63,15 @@ def message(size, number=0):
 class Sink:
     """The far end. Events as dictionaries, in order."""
 
-    def __init__(self, directory, delay_ms=0, mbit=0, link=True):
-        """Without a link it listens on this side, as if on loopback."""
+    def __init__(self, directory, delay_ms=0, mbit=0, link=True, message_ms=0, most=0):
+        """Without a link it listens on this side, as if on loopback. It may take its time for each message, and take no
+        more connections than it likes."""
         self.delay = delay_ms / 1000
         made = certificate.make(pathlib.Path(directory) / "tls", (FAR,), "good")
         self.ca = made.ca
         self.events = []
         self._changed = threading.Condition()
-        self._command = [TOOLS / "sink", FAR, str(FAR_PORT), made.chain, made.key]
+        self._command = [TOOLS / "sink", FAR, str(FAR_PORT), made.chain, made.key, str(message_ms), str(most)]
         if link:
             self._command[:0] = [TOOLS / "link", str(delay_ms), str(mbit)]
         else:
@@ -221,7 +223,7 @@ class Outtray(Sender):
         self.launch([BIN / "outtrayd", "-c", self.directory / "outtray.conf"])
         self.wait_listening()
 
-    serve = start
+    serve = backlog = start
 
     def fill(self, count, size):
         self.start(upstream=1)
@@ -245,6 +247,13 @@ class OuttrayInFlight(Outtray):
 
     name = "outtray-4"
     more = "in_flight = 4"
+
+
+class OuttrayLanes(Outtray):
+    """With a device whose mail is urgent."""
+
+    name = "outtray-lanes"
+    more = f"[device alarm]\naddress = {URGENT}\nlane = urgent"
 
 
 POSTFIX = """\
@@ -352,7 +361,7 @@ class Postfix(Sender):
         self.launch([self.root / "usr/lib/postfix/sbin/master", "-c", self.directory / "conf", "-d"])
         self.wait_listening()
 
-    serve = start
+    serve = backlog = start
 
     def fill(self, count, size):
         self.start("defer_transports = smtp")
@@ -461,6 +470,13 @@ class Exim(Sender):
         self.launch(self.command("exec " + self.exim("-bdf")))
         self.wait_listening()
 
+    def backlog(self):
+        """Queues, as what it would try at once would be one connection too many; three runners work all the time."""
+        self.write("queue_only")
+        runner = f"while sleep 1; do {self.exim('-qq')}; done"
+        self.launch(self.command(f"({runner}) & ({runner}) & ({runner}) & exec {self.exim('-bdf')}"))
+        self.wait_listening()
+
     def command(self, arguments):
         binds = "".join(f"mount --bind {self.directory}/{name} /etc/{name} && " for name in ("passwd", "group"))
         return ["unshare", "--mount", "sh", "-c", f"{binds}{arguments}"]
@@ -492,4 +508,4 @@ def prepare(names):
             names.remove(name)
 
 
-SENDERS = {kind.name: kind for kind in (Outtray, OuttrayQuick, OuttrayInFlight, Postfix, Exim)}
+SENDERS = {kind.name: kind for kind in (Outtray, OuttrayQuick, OuttrayInFlight, OuttrayLanes, Postfix, Exim)}

@@ -1,5 +1,8 @@
 /*
- * A fast submission service that keeps nothing: sink ADDRESS PORT CHAIN_FILE KEY_FILE
+ * A fast submission service that keeps nothing: sink ADDRESS PORT CHAIN_FILE KEY_FILE [MS [MOST]]
+ *
+ * It answers each message MS milliseconds after its last octet, and a connection with 421 when MOST
+ * are open.
  *
  * STARTTLS, AUTH LOGIN and PLAIN with any password, PIPELINING,
  * CHUNKING. One thread a connection. Prints a line of JSON for each event, with the monotonic time
@@ -29,6 +32,7 @@ struct wire {
     SSL *ssl;
     size_t have, used;
     size_t waiting; /* in out */
+    char to[64];    /* the last recipient, as far as its characters are plain */
     char out[16384];
     char in[262144];
 };
@@ -36,6 +40,7 @@ struct wire {
 static SSL_CTX *tls;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned connections, open_now, open_most, messages;
+static unsigned message_ms, open_max;
 
 static double seconds(void)
 {
@@ -136,11 +141,22 @@ static bool skip_data(struct wire *w)
 static void taken(struct wire *w, unsigned id)
 {
     double at = seconds();
+    struct timespec wait = {.tv_sec = message_ms / 1000, .tv_nsec = message_ms % 1000 * 1000000L};
     say(w, "250 2.0.0 OK");
     pthread_mutex_lock(&lock);
     messages++;
-    printf("{\"event\": \"message\", \"at\": %.6f, \"connection\": %u}\n", at, id);
+    printf("{\"event\": \"message\", \"at\": %.6f, \"connection\": %u, \"to\": \"%s\"}\n", at, id,
+           w->to);
     pthread_mutex_unlock(&lock);
+    if (message_ms > 0)
+        nanosleep(&wait, NULL);
+}
+
+static void note_recipient(struct wire *w, const char *line)
+{
+    const char *from = strchr(line, '<');
+    size_t n = from != NULL ? strspn(from + 1, "abcdefghijklmnopqrstuvwxyz0123456789.@-") : 0;
+    snprintf(w->to, sizeof w->to, "%.*s", (int)n, n > 0 ? from + 1 : "");
 }
 
 static void authenticate(struct wire *w, const char *arguments)
@@ -200,6 +216,8 @@ static bool obey(struct wire *w, const char *line, unsigned id)
         (void)flush(w);
         return false;
     } else {
+        if (strncasecmp(line, "RCPT", 4) == 0)
+            note_recipient(w, line);
         say(w, "250 2.1.0 OK");
     }
     return true;
@@ -213,13 +231,15 @@ static void *serve(void *arg)
     pthread_mutex_lock(&lock);
     unsigned id = ++connections;
     open_most = ++open_now > open_most ? open_now : open_most;
-    printf("{\"event\": \"connection\", \"at\": %.6f, \"connection\": %u, \"open\": %u}\n", seconds(), id,
-           open_now);
+    bool refused = open_max > 0 && open_now > open_max;
+    printf("{\"event\": \"connection\", \"at\": %.6f, \"connection\": %u, \"open\": %u}\n",
+           seconds(), id, open_now);
     pthread_mutex_unlock(&lock);
     setsockopt(w->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    say(w, "220 sink ESMTP");
-    while (read_line(w, line) && obey(w, line, id))
+    say(w, refused ? "421 4.3.2 too many connections" : "220 sink ESMTP");
+    while (!refused && read_line(w, line) && obey(w, line, id))
         ;
+    (void)flush(w);
     bool resumed = w->ssl != NULL && SSL_session_reused(w->ssl);
     if (w->ssl != NULL) {
         SSL_shutdown(w->ssl);
@@ -227,8 +247,8 @@ static void *serve(void *arg)
     }
     pthread_mutex_lock(&lock);
     open_now--;
-    printf("{\"event\": \"end\", \"at\": %.6f, \"connection\": %u, \"resumed\": %s}\n", seconds(), id,
-           resumed ? "true" : "false");
+    printf("{\"event\": \"end\", \"at\": %.6f, \"connection\": %u, \"resumed\": %s}\n", seconds(),
+           id, resumed ? "true" : "false");
     pthread_mutex_unlock(&lock);
     close(w->fd);
     free(w);
@@ -241,18 +261,20 @@ static int listening(const char *address, const char *port)
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (inet_pton(AF_INET, address, &at.sin_addr) != 1 || bind(fd, (struct sockaddr *)&at, sizeof at) != 0 ||
-        listen(fd, 100) != 0)
+    if (inet_pton(AF_INET, address, &at.sin_addr) != 1 ||
+        bind(fd, (struct sockaddr *)&at, sizeof at) != 0 || listen(fd, 100) != 0)
         die("listen");
     return fd;
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 5) {
-        fprintf(stderr, "usage: sink ADDRESS PORT CHAIN_FILE KEY_FILE\n");
+    if (argc < 5 || argc > 7) {
+        fprintf(stderr, "usage: sink ADDRESS PORT CHAIN_FILE KEY_FILE [MS [MOST]]\n");
         return 64;
     }
+    message_ms = argc > 5 ? (unsigned)atoi(argv[5]) : 0;
+    open_max = argc > 6 ? (unsigned)atoi(argv[6]) : 0;
     signal(SIGPIPE, SIG_IGN);
     setvbuf(stdout, NULL, _IOLBF, 0);
     tls = SSL_CTX_new(TLS_server_method());

@@ -198,7 +198,10 @@ struct watch {
     uint64_t most_under_way; /* begun and not waited for */
     uint64_t waited;
     uint64_t last_sync; /* octets that it had left to do */
+    uint64_t last_piece;
     int wait_error;
+    /* What a piece takes: so much, and so much for each of its blocks. */
+    uint64_t now_us, each_us, block_us;
 };
 
 static ssize_t watch_pwritev(void *ctx, int fd, const struct iovec *iov, int count, off_t offset)
@@ -215,7 +218,7 @@ static int watch_fdatasync(void *ctx, int fd)
 {
     struct watch *w = ctx;
     w->last_sync = w->written - (w->waited > w->synced ? w->waited : w->synced);
-    w->synced = w->written;
+    w->synced = w->begun = w->waited = w->written;
     return fileops_system.fdatasync(NULL, fd);
 }
 
@@ -234,11 +237,19 @@ static int watch_wait_back(void *ctx, int fd, off_t offset, off_t len)
     struct watch *w = ctx;
     assert_int_equal(offset, w->waited);
     w->waited = (uint64_t)(offset + len);
+    w->last_piece = (uint64_t)len;
+    w->now_us += w->each_us + (uint64_t)len / CONTENT_BLOCK * w->block_us;
     if (w->wait_error) {
         errno = w->wait_error;
         return -1;
     }
     return fileops_system.wait_back(NULL, fd, offset, len);
+}
+
+static uint64_t watch_now_us(void *ctx)
+{
+    struct watch *w = ctx;
+    return w->now_us;
 }
 
 static void watch_init(struct watch *w)
@@ -249,6 +260,7 @@ static void watch_init(struct watch *w)
     w->ops.fdatasync = watch_fdatasync;
     w->ops.write_back = watch_write_back;
     w->ops.wait_back = watch_wait_back;
+    w->ops.now_us = watch_now_us;
 }
 
 /* Chains of blocks, as they come when the disk was slower than the device. */
@@ -324,6 +336,75 @@ static void a_table_without_waiting_will_do(void **state)
     assert_in_range(w.most_unsynced, 1, CONTENT_UNSYNCED_MAX + CONTENT_FRAME + CONTENT_BLOCK);
 }
 
+static void a_piece_is_as_large_as_others_can_wait_for(void **state)
+{
+    static const struct {
+        const char *name;
+        uint64_t each_us, block_us;
+        uint64_t blocks; /* of a piece, in the end */
+    } rows[] = {
+        {"quick", 50, 100, 4},
+        {"4 ms a block, 15 MB/s", 100, 4000, 1},
+        {"2.5 ms a block", 100, 2500, 2},
+        {"2 ms a block", 0, 2000, 4},
+        {"far away: the size hardly matters", 10000, 100, 4},
+        {"so slow that nothing helps but the least", 0, 100000, 1},
+    };
+    struct place *p = *state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct watch w;
+        struct content_file f;
+        struct error err = ERROR_INIT;
+        watch_init(&w);
+        w.each_us = rows[i].each_us;
+        w.block_us = rows[i].block_us;
+        assert_true(content_create(&f, &w.ops, p->dir, ID + i, &err));
+        assert_true(write_chains(p, &f, 200, 1, &err));
+        if (w.last_piece / CONTENT_BLOCK != rows[i].blocks)
+            print_error("%s\n", rows[i].name);
+        assert_int_equal(w.last_piece / CONTENT_BLOCK, rows[i].blocks);
+        content_close(&f);
+    }
+}
+
+static void pieces_grow_again_when_the_disk_is_quick_again(void **state)
+{
+    struct place *p = *state;
+    struct watch w;
+    struct content_file f;
+    struct error err = ERROR_INIT;
+    watch_init(&w);
+    w.block_us = 4400;
+    assert_true(content_create(&f, &w.ops, p->dir, ID, &err));
+    assert_true(write_chains(p, &f, 10, 16, &err));
+    assert_int_equal(w.last_piece / CONTENT_BLOCK, 1);
+    w.block_us = 100;
+    assert_true(write_chains(p, &f, 10, 16, &err));
+    assert_int_equal(w.last_piece / CONTENT_BLOCK, 4);
+    content_close(&f);
+}
+
+static void of_several_bodies_one_small_piece_is_on_its_way(void **state)
+{
+    struct place *p = *state;
+    for (int shared = 0; shared <= 1; shared++) {
+        struct watch w;
+        struct content_file f;
+        struct error err = ERROR_INIT;
+        watch_init(&w);
+        w.block_us = 4400;
+        assert_true(content_create(&f, &w.ops, p->dir, ID + (uint64_t)shared, &err));
+        f.shared = shared;
+        f.piece = CONTENT_PIECE_MIN;
+        for (int i = 0; i < 20; i++) {
+            assert_true(put(p, &f, CONTENT_BLOCK, (uint64_t)i, &err));
+            assert_int_equal(w.begun, w.written);
+            assert_int_equal(w.waited == w.written, shared || i == 0);
+        }
+        content_close(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -337,6 +418,9 @@ int main(void)
         TEST(little_is_left_to_do_at_any_time_and_at_the_end),
         TEST(what_failed_while_it_was_written_back_has_failed),
         TEST(a_table_without_waiting_will_do),
+        TEST(a_piece_is_as_large_as_others_can_wait_for),
+        TEST(pieces_grow_again_when_the_disk_is_quick_again),
+        TEST(of_several_bodies_one_small_piece_is_on_its_way),
         cmocka_unit_test(names_are_read_strictly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
