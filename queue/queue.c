@@ -223,6 +223,17 @@ bool queue_pick_from(struct queue *q, uint32_t route, enum lane lowest, uint64_t
     return true;
 }
 
+bool queue_peek_from(struct queue *q, uint32_t route, enum lane lowest, uint64_t now_ms,
+                     struct queue_info *out_info)
+{
+    const struct schedule_entry *entry = schedule_peek_from(q->schedule, route, lowest, now_ms);
+    if (!entry)
+        return false;
+    copy_info(q, (const struct message *)((const char *)entry - offsetof(struct message, entry)),
+              out_info);
+    return true;
+}
+
 bool queue_lease(struct queue *q, uint64_t id, struct queue_info *out_info)
 {
     struct message *m = spool_find(q, id);

@@ -170,6 +170,9 @@ uint64_t queue_next_due(const struct queue *q, uint32_t route, uint64_t now_ms);
 /* The same, of nothing in a lane below `lowest`. */
 bool queue_pick_from(struct queue *q, uint32_t route, enum lane lowest, uint64_t now_ms,
                      struct queue_info *out_info);
+/* What that would lease now, left as it is. False when none is due. */
+bool queue_peek_from(struct queue *q, uint32_t route, enum lane lowest, uint64_t now_ms,
+                     struct queue_info *out_info);
 uint64_t queue_next_due_from(const struct queue *q, uint32_t route, enum lane lowest,
                              uint64_t now_ms);
 /* Messages of the route in the schedule, due or not. */

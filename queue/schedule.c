@@ -555,6 +555,17 @@ struct schedule_entry *schedule_pick_from(struct schedule *s, uint32_t route, en
     return e;
 }
 
+const struct schedule_entry *schedule_peek_from(struct schedule *s, uint32_t route,
+                                                enum lane lowest, uint64_t now_ms)
+{
+    size_t lane;
+
+    if (route >= s->route_count)
+        return NULL;
+    lane = choose_lane(s->routes[route], lowest, now_ms);
+    return lane == LANE_COUNT ? NULL : head_of(s->routes[route]->lanes[lane].ready.items[0]);
+}
+
 struct schedule_entry *schedule_pick(struct schedule *s, uint32_t route, uint64_t now_ms)
 {
     return schedule_pick_from(s, route, LANE_BULK, now_ms);

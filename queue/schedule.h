@@ -59,6 +59,9 @@ struct schedule_entry *schedule_pick(struct schedule *s, uint32_t route, uint64_
 /* The same, but nothing of a lane below `lowest`. */
 struct schedule_entry *schedule_pick_from(struct schedule *s, uint32_t route, enum lane lowest,
                                           uint64_t now_ms);
+/* What that would take now, left where it is. */
+const struct schedule_entry *schedule_peek_from(struct schedule *s, uint32_t route,
+                                                enum lane lowest, uint64_t now_ms);
 /* When the route's next entry becomes due: SCHEDULE_NEVER when it is empty, at most now_ms when one
  * is due already. */
 uint64_t schedule_next_due(const struct schedule *s, uint32_t route, uint64_t now_ms);

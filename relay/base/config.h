@@ -194,7 +194,8 @@ struct config_provider {
     uint32_t recipients_per_day;
     uint32_t recipients_per_message;
     uint64_t max_size;
-    uint64_t idle_ms; /* see config_mailbox */
+    uint32_t in_flight; /* see config_mailbox, as the others */
+    uint64_t idle_ms;
     uint64_t session_ms;
     unsigned line;
 };
@@ -239,6 +240,7 @@ struct config_mailbox {
     uint32_t urgent_connections; /* that only urgent mail may use; less than connections */
     uint32_t recipients_per_message; /* more are sent in several transactions; 0 = no limit */
     uint32_t connections;
+    uint32_t in_flight; /* small messages under way at one time on a connection */
     uint32_t messages_per_minute;
     uint32_t recipients_per_day;
     uint64_t max_size;   /* octets of mail data the provider takes */

@@ -332,6 +332,7 @@ static void set_provider_defaults(struct config_builder *b, const struct config_
     mb->mechanisms = p->mechanisms;
     mb->passwords_end_ms = p->passwords_end_ms;
     mb->connections = p->connections;
+    mb->in_flight = p->in_flight;
     mb->messages_per_minute = p->messages_per_minute;
     mb->recipients_per_day = p->recipients_per_day;
     mb->recipients_per_message = p->recipients_per_message;

@@ -328,6 +328,18 @@ static const struct config_row rows[] = {
      .help = "Connections at one time. Microsoft 365 refuses mail over a fourth.",
      FIELD(config_mailbox, connections)},
     {.section = "mailbox",
+     .key = "in_flight",
+     .type = CONFIG_NUMBER,
+     .fallback = "1",
+     .min = 1,
+     .max = 4,
+     .help =
+         "Small messages that may be under way on one connection at the same time, where the "
+         "service offers PIPELINING and CHUNKING. More than one hides the delay of a long line, "
+         "but when the connection is lost it is uncertain for each of them whether it arrived. "
+         "Leave it at 1 for Microsoft.",
+     FIELD(config_mailbox, in_flight)},
+    {.section = "mailbox",
      .key = "messages_per_minute",
      .type = CONFIG_NUMBER,
      .fallback = "30",
@@ -1107,6 +1119,14 @@ static const struct config_row rows[] = {
      .max = 100,
      .help = "Connections at one time from one mailbox.",
      FIELD(config_provider, connections)},
+    {.section = "provider",
+     .key = "in_flight",
+     .type = CONFIG_NUMBER,
+     .fallback = "1",
+     .min = 1,
+     .max = 4,
+     .help = "As [mailbox] in_flight.",
+     FIELD(config_provider, in_flight)},
     {.section = "provider",
      .key = "messages_per_minute",
      .type = CONFIG_NUMBER,

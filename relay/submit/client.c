@@ -1,5 +1,6 @@
 #include "relay/submit/client.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,12 @@ struct runner {
     struct stream *stream; /* NULL when free */
 };
 
+/* Submitted, and not begun. */
+struct waiting {
+    struct client_transaction tx;
+    struct letter *letter;
+};
+
 struct client {
     struct client_events events;
     void *ctx;
@@ -35,7 +42,10 @@ struct client {
     struct stream *stream; /* the runner's that has won; NULL before */
     struct client_fsm *fsm;
     struct sasl_client *sasl;
-    struct letter *letter;
+    struct letter *letter; /* that is being read, or was last; and whose it is */
+    void *owner;
+    struct waiting waiting[CLIENT_FLIGHTS_MAX]; /* the first goes first */
+    size_t waiting_count;
     uint64_t id;
     char mechanism[MECHANISM_MAX];
     char trouble[ERROR_TEXT_MAX]; /* of the last address tried */
@@ -59,6 +69,7 @@ static void client_drop_transaction(struct client *c)
     c->body = false;
     c->reading = false;
     c->letter = NULL; /* its owner frees it, which ends a read under way */
+    c->owner = NULL;
 }
 
 /* The one way out: what is still written is sent and the peer's end is waited for, because the slot
@@ -145,8 +156,34 @@ static void perform_ready(struct client *c)
 
 static void perform_result(struct client *c, const struct client_effect *e)
 {
-    client_drop_transaction(c);
-    c->events.on_result(c->ctx, c, e->stage, e->reply);
+    if (e->owner == c->owner)
+        client_drop_transaction(c);
+    c->events.on_result(c->ctx, c, e->owner, e->stage, e->reply);
+}
+
+/* Nothing of them was sent. */
+static void give_back_waiting(struct client *c, const char *why)
+{
+    struct reply reply;
+    size_t count = c->waiting_count;
+    c->waiting_count = 0;
+    reply_local(&reply, LOCAL_LOST, "%s", why);
+    for (size_t i = 0; i < count; i++)
+        c->events.on_result(c->ctx, c, c->waiting[i].tx.owner, STAGE_IDLE, &reply);
+}
+
+/* Begins what may begin. True when that was something. */
+static bool begin_waiting(struct client *c)
+{
+    struct waiting first = c->waiting[0];
+    if (c->closing || c->waiting_count == 0 || !client_fsm_may_begin(c->fsm, &first.tx))
+        return false;
+    c->waiting_count--;
+    memmove(c->waiting, c->waiting + 1, c->waiting_count * sizeof c->waiting[0]);
+    c->letter = first.letter;
+    c->owner = first.tx.owner;
+    client_fsm_begin(c->fsm, &first.tx);
+    return true;
 }
 
 /* "Authentication unsuccessful (status 401, scope ...)" */
@@ -164,6 +201,7 @@ static void perform_failed(struct client *c, const struct client_effect *e)
     struct reply reply = *e->reply;
     if (e->stage == STAGE_AUTH)
         add_failure(c, &reply);
+    give_back_waiting(c, "the connection ended before it was sent");
     c->events.on_failed(c->ctx, c, e->stage, &reply);
     client_close(c);
 }
@@ -193,10 +231,10 @@ static void client_perform(struct client *c, const struct client_effect *e)
         c->body = true;
         break;
     case CLIENT_DOUBT:
-        c->events.on_doubt(c->ctx, c);
+        c->events.on_doubt(c->ctx, c, e->owner);
         break;
     case CLIENT_RECIPIENT:
-        c->events.on_recipient(c->ctx, c, e->index, e->reply);
+        c->events.on_recipient(c->ctx, c, e->owner, e->index, e->reply);
         break;
     case CLIENT_RESULT:
         perform_result(c, e);
@@ -243,9 +281,11 @@ static void client_drive(struct client *c)
     if (c->driving)
         return;
     c->driving = true;
-    for (client_fsm_next(c->fsm, &e); e.kind != CLIENT_NOTHING && !c->closing;
-         client_fsm_next(c->fsm, &e))
-        client_perform(c, &e);
+    do {
+        for (client_fsm_next(c->fsm, &e); e.kind != CLIENT_NOTHING && !c->closing;
+             client_fsm_next(c->fsm, &e))
+            client_perform(c, &e);
+    } while (begin_waiting(c));
     c->driving = false;
     if (c->closing || c->stream == NULL)
         return;
@@ -469,7 +509,9 @@ struct client *client_new(struct stream_loop *streams, struct dns *dns,
     const struct client_settings settings = {.helo = target->helo,
                                              .implicit_tls = target->implicit_tls,
                                              .needs_auth = target->needs_auth,
+                                             .held = target->held,
                                              .no_chunking = target->no_chunking,
+                                             .in_flight = target->in_flight,
                                              .mechanisms = target->mechanisms};
     c->events = *events;
     c->ctx = ctx;
@@ -490,16 +532,30 @@ struct client *client_new(struct stream_loop *streams, struct dns *dns,
     return c;
 }
 
+void client_release(struct client *c)
+{
+    client_fsm_release(c->fsm);
+    if (c->stream != NULL)
+        client_drive(c);
+}
+
 void client_submit(struct client *c, const struct client_transaction *tx, struct letter *letter)
 {
-    struct client_transaction own = *tx;
-    c->letter = letter;
+    assert(c->waiting_count < CLIENT_FLIGHTS_MAX);
+    struct waiting *w = &c->waiting[c->waiting_count++];
+    *w = (struct waiting){.tx = *tx, .letter = letter};
     if (tx->envelope->body == ENVELOPE_BODY_8BITMIME && !client_fsm_has_8bitmime(c->fsm)) {
         letter_convert(letter);
-        own.size = 0;
+        w->tx.size = 0;
     }
-    client_fsm_begin(c->fsm, &own);
     client_drive(c);
+}
+
+bool client_has_room(const struct client *c)
+{
+    size_t taken = client_fsm_under_way(c->fsm) + c->waiting_count;
+    bool blocked = c->waiting_count > 0 && !client_fsm_gathers(c->fsm);
+    return !c->closing && !blocked && taken < c->target.in_flight && client_fsm_has_room(c->fsm);
 }
 
 void client_doubted(struct client *c, bool ok)
@@ -510,6 +566,7 @@ void client_doubted(struct client *c, bool ok)
 
 void client_quit(struct client *c)
 {
+    give_back_waiting(c, "the connection was closed before it was sent");
     client_fsm_quit(c->fsm);
     client_drive(c);
 }

@@ -1,11 +1,15 @@
 /*
  * One connection to an upstream: drives a client_fsm over a stream, with name lookup, TLS and SASL.
  *
- * A client is made for one mailbox, signs in, and then submits one message after the other as it is
- * told. It owns its stream and borrows the letter from client_submit() until on_result, when its
- * lender must free it (which ends a read that may be under way). Callbacks come from the
- * loop, in the order in which they stand in struct client_events; on_ready, on_doubt and on_result
- * may also come from within client_submit(), client_doubted() and client_quit().
+ * A client is made for one mailbox, signs in, and then submits messages as it is told, up to
+ * target.in_flight small ones at the same time. It owns its stream and borrows the letter from
+ * client_submit() until on_result, when its lender must free it (which ends a read that may be
+ * under way). Callbacks come from the loop, in the order in which they stand in struct
+ * client_events; on_ready, on_doubt and on_result may also come from within client_submit(),
+ * client_doubted() and client_quit().
+ *
+ * What may not fly beside what is under way (client_fsm_may_begin()) waits here for its turn, and
+ * whatever was submitted later waits behind it. A session that ends gives it back (STAGE_IDLE).
  *
  * Addresses are tried in the order of the lookup, which alternates the families: the next one when
  * the last has failed, or beside it after CLIENT_STAGGER_MS without an answer (RFC 8305); the first
@@ -48,7 +52,9 @@ struct client_target {
     uint16_t port;
     bool implicit_tls;
     bool needs_auth;
-    bool no_chunking; /* see client_settings */
+    bool held; /* see client_settings, and client_release() */
+    bool no_chunking;
+    uint32_t in_flight;
     const char *helo;
     const char *login;
     const char *mechanisms;      /* that may be used, in order of preference; copied */
@@ -62,14 +68,19 @@ struct client_events {
     bool (*take_slot)(void *ctx, struct client *c);
     /* That socket is closed. What is not given back when on_closed comes ends with it. */
     void (*give_slot)(void *ctx, struct client *c);
-    void (*on_ready)(void *ctx, struct client *c); /* signed in and idle */
-    void (*on_recipient)(void *ctx, struct client *c, size_t index, const struct reply *reply);
-    /* Make the in-doubt mark durable, then client_doubted(). */
-    void (*on_doubt)(void *ctx, struct client *c);
-    void (*on_result)(void *ctx, struct client *c, enum client_stage stage,
+    /* Signed in, and nothing is under way: the moment for client_quit(). Else what waits is begun.
+     */
+    void (*on_ready)(void *ctx, struct client *c);
+    /* `owner` is the transaction's. */
+    void (*on_recipient)(void *ctx, struct client *c, void *owner, size_t index,
+                         const struct reply *reply);
+    /* Make the in-doubt mark durable, then client_doubted(). One at a time. */
+    void (*on_doubt)(void *ctx, struct client *c, void *owner);
+    void (*on_result)(void *ctx, struct client *c, void *owner, enum client_stage stage,
                       const struct reply *reply);
-    /* The session cannot go on and is being closed; after on_result if a transaction was open. What
-     * the server said of a refused token before its reply stands behind the reply's text. */
+    /* The session cannot go on and is being closed; after on_result of every transaction that was
+     * open. What the server said of a refused token before its reply stands behind the reply's
+     * text. */
     void (*on_failed)(void *ctx, struct client *c, enum client_stage stage,
                       const struct reply *reply);
     /* The last one; call client_free(). peer_closed: its end was seen, or there was no connection.
@@ -81,10 +92,16 @@ struct client_events {
 struct client *client_new(struct stream_loop *streams, struct dns *dns,
                           const struct client_target *target, uint64_t id,
                           const struct client_events *events, void *ctx);
-/* Submits a message on a ready client. All of tx and the letter are borrowed until on_result. */
+/* Lets a client that was held sign in. */
+void client_release(struct client *c);
+/* Submits a message, on a client that is ready or has room: at most CLIENT_FLIGHTS_MAX at one time.
+ * tx is copied; what it points to and the letter are borrowed until on_result. */
 void client_submit(struct client *c, const struct client_transaction *tx, struct letter *letter);
+/* Another small message would fly beside what is under way: a chunk has succeeded on this
+ * connection, fewer than target.in_flight are under way or wait, and nothing is in the way. */
+bool client_has_room(const struct client *c);
 void client_doubted(struct client *c, bool ok);
-/* Says QUIT; only on a ready client. */
+/* Gives back what waits, and says QUIT; only on a ready client. */
 void client_quit(struct client *c);
 /* Drops the connection and frees without any callback. Accepts NULL. */
 void client_free(struct client *c);

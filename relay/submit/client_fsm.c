@@ -8,8 +8,10 @@
 #include "relay/smtp/base64.h"
 #include "relay/smtp/ehlo.h"
 #include "relay/smtp/maildata.h"
+#include "relay/submit/flight.h"
 
-#define CLIENT_EFFECTS_MAX  4                    /* one reply or event causes at most three */
+/* One reply or event causes at most three, and the end one more for each flight. */
+#define CLIENT_EFFECTS_MAX  (4 + CLIENT_FLIGHTS_MAX)
 #define CLIENT_INPUT_MAX    ((size_t)256 * 1024) /* read but not yet looked at */
 #define CLIENT_OUTPUT_MAX   ((size_t)256 * 1024) /* CLIENT_BODY_MAX grows by stuffing */
 #define CLIENT_IN_FLIGHT    100                  /* commands without a reply yet, with PIPELINING */
@@ -20,34 +22,12 @@
 #define SECONDS(n) ((uint64_t)(n)*1000)
 #define MINUTES(n) SECONDS((n)*60)
 
-/* The next command of the transaction; they leave in this order. */
-enum next_command { NEXT_NONE, NEXT_RSET, NEXT_MAIL, NEXT_RCPT, NEXT_DATA };
-
-/* Nothing borrowed is looked at after CLIENT_RESULT, though replies may still be due then. */
-struct flight {
-    struct client_transaction tx;
-    enum next_command next;
-    bool open;      /* CLIENT_RESULT is still to come */
-    bool rset_due;  /* the reply to RSET comes first */
-    bool refused;   /* MAIL was: what follows is read and ignored */
-    bool data_sent; /* DATA, that is */
-    bool lone_dot;  /* sent after a 354 that nobody needed */
-    bool chunked;   /* BDAT instead of DATA */
-    bool gathering; /* for one flight: nothing has been sent */
-    bool flown;     /* in one flight, chunk and all */
-    bool mail_heard;
-    uint64_t given; /* octets of mail data that the shell has handed in */
-    size_t ask;     /* index of the next recipient to ask, then to hear of */
-    size_t hear;
-    size_t asked; /* how many */
-    size_t heard;
-    size_t accepted;
-};
-
 struct client_fsm {
     char *helo;
     char *mechanisms;
     bool needs_auth;
+    bool held;
+    bool holds; /* the sign-in, until it is released */
     bool secure;
 
     enum client_stage stage;
@@ -59,11 +39,13 @@ struct client_fsm {
     bool sasl_due; /* the shell owes a response */
     bool body_ended;
     bool no_chunking;
+    uint32_t in_flight; /* flights that may be under way */
     bool lacks_bdat;
     bool bdat_worked;   /* on this connection */
     bool orderly;       /* the peer has closed, as against a reset or a timeout */
     uint8_t last_octet; /* of a chunk, until the mark is durable */
     bool needs_rset;    /* the server may still think that a transaction is open */
+    bool refusing;      /* what was refused had its chunk in flight: nothing more leaves */
     size_t awaited;     /* replies due */
     uint64_t replies;   /* read */
 
@@ -80,6 +62,7 @@ struct client_fsm {
     struct reply reply;        /* the last one read */
     struct reply last_refusal; /* of a recipient */
     struct reply ending;       /* why the session is to end, once all input has been looked at */
+    struct reply own;          /* why a transaction ended of which nothing was sent */
 
     struct ehlo facts; /* forgotten whole with each EHLO */
     char mechanism[32];
@@ -88,7 +71,7 @@ struct client_fsm {
     bool response_due;     /* it waits for the first 334 */
     bool response_sent;    /* with AUTH */
     uint8_t challenge[BASE64_ROOM(REPLY_LINE_MAX)];
-    struct flight flight;
+    struct flights flights;
     struct maildata_encoder encoder;
     struct bytes chunk; /* gathered for one flight */
 };
@@ -149,7 +132,7 @@ uint64_t client_stage_timeout(enum client_stage stage)
 static void enter(struct client_fsm *f, enum client_stage stage)
 {
     f->stage = stage;
-    f->ready_due = stage == STAGE_IDLE;
+    f->ready_due = stage == STAGE_IDLE && f->flights.count == 0;
     if (stage == STAGE_EHLO)
         f->facts = (struct ehlo){0};
     if (stage == STAGE_BODY) {
@@ -180,33 +163,47 @@ static struct client_effect *push_reply(struct client_fsm *f, enum client_effect
     return e;
 }
 
-static void result(struct client_fsm *f, enum client_stage stage, const struct reply *reply)
+static void result(struct client_fsm *f, struct flight *t, enum client_stage stage,
+                   const struct reply *reply)
 {
-    f->flight.open = false;
-    push_reply(f, CLIENT_RESULT, stage, reply);
+    t->open = false;
+    push_reply(f, CLIENT_RESULT, stage, reply)->owner = t->tx.owner;
 }
 
-/* A failure of ours, or silence, while a whole message is in flight: it may have been taken,
- * whatever reply was awaited, unless the server went away before it looked at any of it. */
-static enum client_stage stage_of_loss(const struct client_fsm *f, enum client_stage stage,
-                                       const struct reply *reply)
+/* Where the end of the session leaves a transaction. A failure of ours, or silence, while a whole
+ * message is in flight: it may have been taken, whatever reply was awaited, unless the server went
+ * away before it looked at any of it. What it says at its end is the reply to one of them, and it
+ * has not looked at those behind. */
+static enum client_stage stage_of_end(const struct client_fsm *f, const struct flight *t,
+                                      enum client_stage stage, const struct reply *reply)
 {
-    const struct flight *t = &f->flight;
-
-    if (!t->open || !t->flown || reply->local == LOCAL_NONE)
+    if (t->gathering)
+        return STAGE_IDLE;
+    if (!t->flown)
         return stage;
-    return f->orderly && !t->mail_heard ? STAGE_IDLE : STAGE_FINAL_DOT;
+    if (reply->local == LOCAL_NONE)
+        return t->mail_heard ? stage : STAGE_IDLE;
+    return f->orderly && reply->local == LOCAL_LOST && !t->mail_heard ? STAGE_IDLE
+                                                                      : STAGE_FINAL_DOT;
 }
 
 /* The one way out of a session. */
 static void end(struct client_fsm *f, enum client_stage stage, const struct reply *reply)
 {
+    const struct flight *oldest = flights_oldest(&f->flights);
+    enum client_stage last = stage;
+
     if (f->ended)
         return;
-    stage = stage_of_loss(f, stage, reply);
-    if (f->flight.open)
-        result(f, stage, reply);
-    push_reply(f, CLIENT_FAILED, stage, reply);
+    if (oldest != NULL && oldest->open)
+        last = stage_of_end(f, oldest, stage, reply);
+    for (size_t i = 0; i < f->flights.count; i++) {
+        struct flight *t = flights_at(&f->flights, i);
+
+        if (t->open)
+            result(f, t, stage_of_end(f, t, stage, reply), reply);
+    }
+    push_reply(f, CLIENT_FAILED, last, reply);
     f->ended = true;
     f->ready_due = false;
 }
@@ -241,6 +238,11 @@ static void end_soon(struct client_fsm *f, enum local_failure failure, const cha
     f->ending_due = true;
 }
 
+static bool can_go_on(const struct client_fsm *f)
+{
+    return !f->ended && !f->ending_due;
+}
+
 /* ---- output ---------------------------------------------------------------------------------- */
 
 static void discard_output(struct client_fsm *f)
@@ -267,12 +269,17 @@ static void out_of_memory(struct client_fsm *f)
     end_soon(f, LOCAL_LOST, "no memory for what is to be sent");
 }
 
+static void check_output(struct client_fsm *f)
+{
+    if (f->out.failed)
+        out_of_memory(f);
+}
+
 static void say(struct client_fsm *f, const char *command)
 {
     bytes_text(&f->out, command);
     bytes_text(&f->out, "\r\n");
-    if (f->out.failed)
-        out_of_memory(f);
+    check_output(f);
 }
 
 static bool has_unread(const struct client_fsm *f)
@@ -295,6 +302,33 @@ static void ask_ehlo(struct client_fsm *f)
     snprintf(command, sizeof(command), "EHLO %.*s", CLIENT_COMMAND_MAX - 10, f->helo);
     ask(f, command);
     enter(f, STAGE_EHLO);
+}
+
+/* Ends a transaction of which nothing was sent, and nothing else. */
+static void give_back(struct client_fsm *f, enum local_failure failure, const char *why)
+{
+    struct flight *t = flights_newest(&f->flights);
+
+    reply_local(&f->own, failure, "%s", why);
+    result(f, t, STAGE_IDLE, &f->own);
+    flights_drop_newest(&f->flights);
+    bytes_done(&f->chunk);
+    if (f->flights.count == 0)
+        enter(f, STAGE_IDLE);
+}
+
+/* The chunk of a transaction that was refused: what the server made of it cannot be told. The reply
+ * may just have been another one's result. What was gathered has no part in it. */
+static void end_refused(struct client_fsm *f)
+{
+    enum client_stage stage = f->stage;
+
+    say(f, "QUIT");
+    if (f->flights.count > 0)
+        give_back(f, LOCAL_LOST, "the connection was closed before it was sent");
+    reply_local(&f->ending, LOCAL_PROTOCOL, "%s",
+                "a chunk was in flight when its transaction was refused");
+    end(f, stage, &f->ending);
 }
 
 static void end_politely(struct client_fsm *f)
@@ -353,6 +387,17 @@ static void begin_tls(struct client_fsm *f)
               "the server does not offer STARTTLS; nothing is sent without encryption");
 }
 
+static void sign_in(struct client_fsm *f)
+{
+    f->holds = f->held;
+    if (f->held)
+        return;
+    if (f->needs_auth)
+        begin_auth(f);
+    else
+        enter(f, STAGE_IDLE);
+}
+
 static void on_ehlo(struct client_fsm *f)
 {
     if (f->reply.code != 250) {
@@ -362,10 +407,16 @@ static void on_ehlo(struct client_fsm *f)
     ehlo_learn(&f->facts, &f->parser);
     if (!f->secure)
         begin_tls(f);
-    else if (f->needs_auth)
-        begin_auth(f);
     else
-        enter(f, STAGE_IDLE);
+        sign_in(f);
+}
+
+void client_fsm_release(struct client_fsm *f)
+{
+    retire(f);
+    f->held = false;
+    if (f->holds && can_go_on(f))
+        sign_in(f);
 }
 
 /* What stands behind the reply was not protected by TLS, though it would be read as if it were
@@ -543,112 +594,25 @@ static void on_auth(struct client_fsm *f)
         end_politely(f);
 }
 
-/* ---- a transaction: MAIL, RCPT, DATA --------------------------------------------------------- */
+/* ---- commands of a transaction --------------------------------------------------------------- */
 
-static size_t next_pending(const struct envelope *e, size_t i)
+static void say_bdat(struct client_fsm *f, const struct flight *t)
 {
-    while (i < e->recipient_count && e->recipients[i].state != RECIPIENT_PENDING)
-        i++;
-    return i;
+    flight_say_bdat(t, &f->out);
+    check_output(f);
 }
 
-static bool is_ascii(const char *text)
+static bool say_data(struct client_fsm *f, struct flight *t)
 {
-    while (*text != '\0')
-        if ((unsigned char)*text++ >= 0x80)
-            return false;
-    return true;
-}
-
-/* Headers alone do not ask for SMTPUTF8: servers that announce it have been seen to refuse it. */
-static bool needs_smtputf8(const struct client_transaction *tx)
-{
-    const struct envelope *e = tx->envelope;
-
-    if (!is_ascii(tx->reverse_path))
-        return true;
-    for (size_t i = next_pending(e, 0); i < e->recipient_count; i = next_pending(e, i + 1))
-        if (!is_ascii(e->recipients[i].forward_path))
-            return true;
-    return false;
-}
-
-/* Paths have been checked before; this makes sure that none can ever become a second command. */
-static void add_path(struct bytes *out, const char *path)
-{
-    for (; *path != '\0'; path++) {
-        unsigned char c = (unsigned char)*path;
-
-        bytes_byte(out, c < 0x20 || c == 0x7f ? '?' : c);
-    }
-}
-
-/* What the device asked for by DSN parameters (RFC 3461), where the server knows them. A blank in
- * the value, which none has that was checked on its way in, would make two of one. */
-static void add_dsn(struct client_fsm *f, const char *name, const char *value)
-{
-    if (!f->facts.dsn || *value == '\0' || strchr(value, ' ') != NULL || !is_ascii(value))
-        return;
-    bytes_printf(&f->out, " %s=", name);
-    add_path(&f->out, value);
-}
-
-static void say_mail(struct client_fsm *f)
-{
-    const struct client_transaction *tx = &f->flight.tx;
-
-    bytes_text(&f->out, "MAIL FROM:<");
-    add_path(&f->out, tx->reverse_path);
-    bytes_text(&f->out, ">");
-    if (f->facts.has_size && tx->size > 0)
-        bytes_printf(&f->out, " SIZE=%llu", (unsigned long long)tx->size);
-    if (f->facts.eight_bit_mime && tx->envelope->body == ENVELOPE_BODY_8BITMIME)
-        bytes_text(&f->out, " BODY=8BITMIME");
-    if (f->facts.smtputf8 && needs_smtputf8(tx))
-        bytes_text(&f->out, " SMTPUTF8");
-    add_dsn(f, "RET", tx->envelope->ret);
-    add_dsn(f, "ENVID", tx->envelope->envid);
-    say(f, "");
-}
-
-static void say_rcpt(struct client_fsm *f)
-{
-    struct flight *t = &f->flight;
-    const struct envelope *e = t->tx.envelope;
-
-    bytes_text(&f->out, "RCPT TO:<");
-    add_path(&f->out, e->recipients[t->ask].forward_path);
-    bytes_text(&f->out, ">");
-    add_dsn(f, "NOTIFY", e->recipients[t->ask].notify);
-    add_dsn(f, "ORCPT", e->recipients[t->ask].orcpt);
-    say(f, "");
-    t->asked++;
-    t->ask = next_pending(e, t->ask + 1);
-    if (t->ask == e->recipient_count)
-        t->next = NEXT_DATA;
-}
-
-static void say_bdat(struct client_fsm *f)
-{
-    char command[64];
-
-    snprintf(command, sizeof(command), "BDAT %llu LAST", (unsigned long long)f->flight.tx.size);
-    say(f, command);
-}
-
-static bool say_data(struct client_fsm *f)
-{
-    struct flight *t = &f->flight;
-
     if (t->chunked && t->heard < t->asked)
         return false; /* their replies first */
     t->next = NEXT_NONE;
     if (t->heard == t->asked && t->accepted == 0)
         return false;
     if (t->chunked) {
-        say_bdat(f);
+        say_bdat(f, t);
         enter(f, STAGE_BODY);
-        push(f, CLIENT_BODY);
+        push(f, CLIENT_BODY)->owner = t->tx.owner;
         return false; /* its reply is due when all of it is sent */
     }
     say(f, "DATA");
@@ -659,10 +623,8 @@ static bool say_data(struct client_fsm *f)
 }
 
 /* False when the flight has no command left. */
-static bool say_next(struct client_fsm *f)
+static bool say_next(struct client_fsm *f, struct flight *t)
 {
-    struct flight *t = &f->flight;
-
     switch (t->next) {
     case NEXT_RSET:
         say(f, "RSET");
@@ -671,125 +633,228 @@ static bool say_next(struct client_fsm *f)
         t->next = NEXT_MAIL;
         return true;
     case NEXT_MAIL:
-        say_mail(f);
+        flight_say_mail(t, &f->facts, &f->out);
+        check_output(f);
         t->next = NEXT_RCPT;
         return true;
     case NEXT_RCPT:
-        say_rcpt(f);
+        flight_say_rcpt(t, &f->facts, &f->out);
+        check_output(f);
         return true;
     case NEXT_DATA:
-        return say_data(f);
+        return say_data(f, t);
     case NEXT_NONE:
         break;
     }
     return false;
 }
 
+/* The oldest is over, up to its last reply. */
+static void land(struct client_fsm *f)
+{
+    const struct flight *next;
+
+    flights_drop_oldest(&f->flights);
+    next = flights_oldest(&f->flights);
+    if (next != NULL && next->flown)
+        enter(f, STAGE_MAIL);
+    else if (f->refusing)
+        end_refused(f);
+    else
+        enter(f, STAGE_IDLE);
+}
+
 /* Sends what may be sent now, and ends the transaction when that is nothing and nothing is due. */
 static void pump(struct client_fsm *f)
 {
-    struct flight *t = &f->flight;
+    struct flight *t = flights_oldest(&f->flights);
     size_t most = f->facts.pipelining ? CLIENT_IN_FLIGHT : 1;
 
-    while (f->awaited < most && say_next(f))
+    if (t == NULL || t->gathering || t->flown)
+        return;
+    while (f->awaited < most && say_next(f, t))
         f->awaited++;
     if (f->stage != STAGE_RCPT || f->awaited > 0 || t->next != NEXT_NONE)
         return;
     if (t->open) {
-        result(f, STAGE_RCPT, &f->last_refusal);
+        result(f, t, STAGE_RCPT, &f->last_refusal);
         f->needs_rset = true;
     }
-    enter(f, STAGE_IDLE);
+    land(f);
 }
 
-/* For one flight nothing may be in doubt but the outcome itself: the server has shown that it knows
- * BDAT, and no RSET is needed that it could refuse. */
-static bool may_fly(const struct client_fsm *f, const struct client_transaction *tx)
+/* ---- in one flight --------------------------------------------------------------------------- */
+
+/* Nothing may be in doubt but the outcome itself: the server has shown that it knows BDAT, and no
+ * RSET is needed that it could refuse. */
+static bool flies(const struct client_fsm *f)
 {
     return f->facts.pipelining && f->facts.chunking && f->bdat_worked && !f->needs_rset &&
-           tx->warm && tx->size > 0 && tx->size <= CLIENT_FLIGHT_MAX &&
-           envelope_count(tx->envelope, RECIPIENT_PENDING) + 2 <= CLIENT_IN_FLIGHT;
+           !f->refusing;
+}
+
+static bool may_fly(const struct client_fsm *f, const struct client_transaction *tx)
+{
+    return flies(f) && tx->warm && tx->size > 0 && tx->size <= CLIENT_FLIGHT_MAX &&
+           f->awaited + envelope_count(tx->envelope, RECIPIENT_PENDING) + 2 <= CLIENT_IN_FLIGHT;
 }
 
 /* The mark comes before the first octet. */
-static void send_flight(struct client_fsm *f)
+static void send_flight(struct client_fsm *f, struct flight *t)
 {
-    struct flight *t = &f->flight;
-
     t->gathering = false;
     t->flown = true;
-    while (t->next != NEXT_DATA && say_next(f))
+    while (t->next != NEXT_DATA && say_next(f, t))
         f->awaited++;
     t->next = NEXT_NONE;
-    say_bdat(f);
+    say_bdat(f, t);
     f->awaited++;
     bytes_append(&f->out, f->chunk.data, f->chunk.len);
-    if (f->out.failed)
-        out_of_memory(f);
+    check_output(f);
     bytes_done(&f->chunk);
+    if (f->flights.count == 1)
+        enter(f, STAGE_MAIL);
+}
+
+/* A chunk was refused while this one gathered: RSET alone comes first, when all others are over. */
+static void reset_before(struct client_fsm *f, struct flight *t)
+{
+    if (f->flights.count > 1)
+        return;
+    f->needs_rset = false;
+    t->rset_due = true;
+    ask(f, "RSET");
     enter(f, STAGE_MAIL);
 }
 
+/* Sends what was gathered, when it may leave. */
+static void depart(struct client_fsm *f)
+{
+    struct flight *t = flights_newest(&f->flights);
+
+    if (t == NULL || !t->cleared || t->flown || t->rset_due || f->refusing || f->ended ||
+        f->ending_due)
+        return;
+    if (f->awaited == 0 && has_unread(f))
+        end_soon(f, LOCAL_LOST, "the server had begun to end the session");
+    else if (f->needs_rset)
+        reset_before(f, t);
+    else
+        send_flight(f, t);
+}
+
+bool client_fsm_may_begin(struct client_fsm *f, const struct client_transaction *tx)
+{
+    const struct flight *newest = flights_newest(&f->flights);
+
+    if (!can_go_on(f))
+        return false;
+    if (newest == NULL)
+        return f->stage == STAGE_IDLE;
+    return newest->flown && f->flights.count < f->in_flight && may_fly(f, tx);
+}
+
+bool client_fsm_has_room(struct client_fsm *f)
+{
+    const struct flight *newest = flights_newest(&f->flights);
+    bool whole = newest == NULL ? f->stage == STAGE_IDLE : newest->flown || newest->gathering;
+
+    return can_go_on(f) && whole && flies(f) && f->flights.count < f->in_flight;
+}
+
+size_t client_fsm_under_way(const struct client_fsm *f)
+{
+    return f->flights.count;
+}
+
+bool client_fsm_gathers(struct client_fsm *f)
+{
+    const struct flight *newest = flights_newest(&f->flights);
+
+    return newest != NULL && newest->gathering;
+}
+
+/* ---- a transaction: MAIL, RCPT, DATA --------------------------------------------------------- */
+
 void client_fsm_begin(struct client_fsm *f, const struct client_transaction *tx)
 {
-    size_t first = next_pending(tx->envelope, 0);
+    size_t first = flight_pending(tx->envelope, 0);
+    bool alone = f->flights.count == 0;
+    struct flight *t;
 
     retire(f);
-    assert(f->stage == STAGE_IDLE && !f->ended && !f->flight.open);
+    assert(client_fsm_may_begin(f, tx));
     assert(first < tx->envelope->recipient_count);
     f->ready_due = false;
-    f->flight = (struct flight){.tx = *tx,
-                                .open = true,
-                                .chunked = f->facts.chunking && !f->no_chunking && tx->size > 0,
-                                .gathering = may_fly(f, tx),
-                                .next = f->needs_rset ? NEXT_RSET : NEXT_MAIL,
-                                .ask = first,
-                                .hear = first};
-    if (has_unread(f)) {
+    t = flights_add(&f->flights, &(struct flight){.tx = *tx,
+                                                  .open = true,
+                                                  .chunked = f->facts.chunking && !f->no_chunking &&
+                                                             tx->size > 0,
+                                                  .gathering = may_fly(f, tx),
+                                                  .next = f->needs_rset ? NEXT_RSET : NEXT_MAIL,
+                                                  .ask = first,
+                                                  .hear = first});
+    if (alone && has_unread(f)) {
         end_soon(f, LOCAL_LOST, "the server had begun to end the session");
         return;
     }
-    if (f->flight.gathering) {
+    if (t->gathering) {
         f->body_ended = false;
-        push(f, CLIENT_BODY);
+        push(f, CLIENT_BODY)->owner = t->tx.owner;
         return;
     }
     enter(f, STAGE_MAIL);
     pump(f);
 }
 
+/* The reply to RSET, which comes before that to MAIL. */
+static void on_rset(struct client_fsm *f, struct flight *t)
+{
+    if (!reply_is_positive(&f->reply)) {
+        end(f, STAGE_IDLE, &f->reply);
+        return;
+    }
+    t->rset_due = false;
+    if (t->gathering)
+        enter(f, STAGE_IDLE);
+}
+
 /* A server that refuses RSET would refuse MAIL next, and the message has no part in it. */
 static void on_mail(struct client_fsm *f)
 {
-    struct flight *t = &f->flight;
+    struct flight *t = flights_oldest(&f->flights);
 
+    if (t->rset_due) {
+        on_rset(f, t);
+        return;
+    }
     t->mail_heard = true;
-    if (t->rset_due && !reply_is_positive(&f->reply)) {
-        end(f, STAGE_IDLE, &f->reply);
-    } else if (t->rset_due) {
-        t->rset_due = false;
-    } else if (reply_is_positive(&f->reply)) {
+    if (reply_is_positive(&f->reply)) {
         enter(f, STAGE_RCPT);
     } else if (f->reply.code / 100 == 3) {
         end_by_reply(f);
     } else {
-        result(f, STAGE_MAIL, &f->reply);
+        result(f, t, STAGE_MAIL, &f->reply);
         t->refused = true;
         t->next = NEXT_NONE;
+        f->refusing = t->flown;
         enter(f, STAGE_RCPT);
     }
 }
 
 static void hear_recipient(struct client_fsm *f)
 {
-    struct flight *t = &f->flight;
+    struct flight *t = flights_oldest(&f->flights);
+    struct client_effect *e;
 
     if (f->reply.code / 100 == 3) {
         end_by_reply(f);
         return;
     }
-    push_reply(f, CLIENT_RECIPIENT, STAGE_RCPT, &f->reply)->index = t->hear;
-    t->hear = next_pending(t->tx.envelope, t->hear + 1);
+    e = push_reply(f, CLIENT_RECIPIENT, STAGE_RCPT, &f->reply);
+    e->index = t->hear;
+    e->owner = t->tx.owner;
+    t->hear = flight_pending(t->tx.envelope, t->hear + 1);
     if (reply_is_positive(&f->reply))
         t->accepted++;
     else
@@ -798,7 +863,7 @@ static void hear_recipient(struct client_fsm *f)
 
 static void on_rcpt(struct client_fsm *f)
 {
-    struct flight *t = &f->flight;
+    struct flight *t = flights_oldest(&f->flights);
 
     t->heard++;
     if (!t->refused)
@@ -807,65 +872,82 @@ static void on_rcpt(struct client_fsm *f)
         enter(f, STAGE_DATA);
     if (t->heard < t->asked || !t->flown || f->ended)
         return;
-    if (t->open && t->accepted == 0)
-        result(f, STAGE_RCPT, &f->last_refusal);
+    if (t->open && t->accepted == 0) {
+        result(f, t, STAGE_RCPT, &f->last_refusal);
+        f->refusing = true;
+    }
     enter(f, STAGE_FINAL_DOT);
 }
 
 /* 354, though there is nobody to send to: RFC 2920 section 3.1. */
 static void say_lone_dot(struct client_fsm *f)
 {
-    f->flight.lone_dot = true;
+    struct flight *t = flights_oldest(&f->flights);
+
+    t->lone_dot = true;
     say(f, ".");
     f->awaited++;
-    if (f->flight.open)
-        result(f, STAGE_RCPT, &f->last_refusal);
+    if (t->open)
+        result(f, t, STAGE_RCPT, &f->last_refusal);
 }
 
 static void on_data(struct client_fsm *f)
 {
-    struct flight *t = &f->flight;
+    struct flight *t = flights_oldest(&f->flights);
     bool go_on = f->reply.code / 100 == 3;
 
     if (t->lone_dot && !go_on) {
-        enter(f, STAGE_IDLE);
+        land(f);
     } else if (t->lone_dot || reply_is_positive(&f->reply)) {
         end_by_reply(f);
     } else if (go_on && t->accepted > 0) {
         enter(f, STAGE_BODY);
-        push(f, CLIENT_BODY);
+        push(f, CLIENT_BODY)->owner = t->tx.owner;
     } else if (go_on) {
         say_lone_dot(f);
     } else {
         if (t->open) {
             /* When nobody was accepted, this refusal only follows from theirs. */
             if (t->accepted > 0)
-                result(f, STAGE_DATA, &f->reply);
+                result(f, t, STAGE_DATA, &f->reply);
             else
-                result(f, STAGE_RCPT, &f->last_refusal);
+                result(f, t, STAGE_RCPT, &f->last_refusal);
             f->needs_rset = true;
         }
-        enter(f, STAGE_IDLE);
+        land(f);
     }
 }
 
 /* ---- mail data ------------------------------------------------------------------------------- */
 
-static bool has_body(const struct client_fsm *f)
+/* The transaction that takes mail data, or waits for its mark; NULL: none does. */
+static struct flight *with_body(struct client_fsm *f)
 {
-    return (f->stage == STAGE_BODY || f->flight.gathering) && !f->ended && !f->ending_due;
+    struct flight *t = flights_newest(&f->flights);
+    bool takes = t != NULL && (f->stage == STAGE_BODY || t->gathering);
+
+    return takes && !t->cleared && can_go_on(f) ? t : NULL;
 }
 
-static bool takes_body(const struct client_fsm *f)
+static struct flight *takes_body(struct client_fsm *f)
 {
-    return has_body(f) && !f->body_ended;
+    return f->body_ended ? NULL : with_body(f);
+}
+
+/* Before the end of mail data is sent nothing is accepted: a session in the middle of it is
+ * dropped. */
+static void fail_body(struct client_fsm *f, const struct flight *t, enum local_failure failure,
+                      const char *why)
+{
+    if (t->gathering)
+        give_back(f, failure, why);
+    else
+        end_soon(f, failure, why);
 }
 
 /* All but the last octet, which waits for the mark. */
-static bool put_chunk(struct client_fsm *f, const uint8_t *data, size_t len)
+static bool put_chunk(struct client_fsm *f, struct flight *t, const uint8_t *data, size_t len)
 {
-    struct flight *t = &f->flight;
-
     t->given += len;
     if (t->given < t->tx.size)
         return bytes_append(&f->out, data, len);
@@ -873,47 +955,55 @@ static bool put_chunk(struct client_fsm *f, const uint8_t *data, size_t len)
     return bytes_append(&f->out, data, len - 1);
 }
 
-static bool put_body(struct client_fsm *f, const uint8_t *data, size_t len)
+static bool put_body(struct client_fsm *f, struct flight *t, const uint8_t *data, size_t len)
 {
-    struct flight *t = &f->flight;
-
     if (!t->chunked)
         return maildata_encode(&f->encoder, data, len, &f->out);
     if (!t->gathering)
-        return put_chunk(f, data, len);
+        return put_chunk(f, t, data, len);
     t->given += len;
     return bytes_append(&f->chunk, data, len);
 }
 
 void client_fsm_body(struct client_fsm *f, const uint8_t *data, size_t len)
 {
+    struct flight *t = takes_body(f);
+
     retire(f);
-    if (!takes_body(f) || len == 0)
+    if (t == NULL || len == 0)
         return;
-    if (f->flight.chunked && len > f->flight.tx.size - f->flight.given)
-        end_soon(f, LOCAL_SPOOL, "the message is longer than its size says");
-    else if (!put_body(f, data, len))
+    if (t->chunked && len > t->tx.size - t->given)
+        fail_body(f, t, LOCAL_SPOOL, "the message is longer than its size says");
+    else if (put_body(f, t, data, len))
+        return;
+    else if (t->gathering)
+        give_back(f, LOCAL_SPOOL, "no memory for the message");
+    else
         out_of_memory(f);
 }
 
 void client_fsm_body_end(struct client_fsm *f)
 {
+    struct flight *t = takes_body(f);
+
     retire(f);
-    if (!takes_body(f))
+    if (t == NULL)
         return;
-    if (f->flight.chunked && f->flight.given != f->flight.tx.size) {
-        end_soon(f, LOCAL_SPOOL, "the message is shorter than its size says");
+    if (t->chunked && t->given != t->tx.size) {
+        fail_body(f, t, LOCAL_SPOOL, "the message is shorter than its size says");
         return;
     }
     f->body_ended = true;
-    push(f, CLIENT_DOUBT);
+    push(f, CLIENT_DOUBT)->owner = t->tx.owner;
 }
 
 void client_fsm_body_failed(struct client_fsm *f, enum local_failure failure, const char *why)
 {
+    struct flight *t = takes_body(f);
+
     retire(f);
-    if (takes_body(f))
-        end_soon(f, failure, why);
+    if (t != NULL)
+        fail_body(f, t, failure, why);
 }
 
 static void await_verdict(struct client_fsm *f)
@@ -922,29 +1012,30 @@ static void await_verdict(struct client_fsm *f)
     enter(f, STAGE_FINAL_DOT);
 }
 
-static bool put_end(struct client_fsm *f)
+static bool put_end(struct client_fsm *f, const struct flight *t)
 {
-    return f->flight.chunked ? bytes_byte(&f->out, f->last_octet)
-                             : maildata_end(&f->encoder, &f->out);
+    return t->chunked ? bytes_byte(&f->out, f->last_octet) : maildata_end(&f->encoder, &f->out);
 }
 
 void client_fsm_doubted(struct client_fsm *f, bool ok)
 {
+    struct flight *t = with_body(f);
+
     retire(f);
-    if (!has_body(f) || !f->body_ended)
+    if (t == NULL || !f->body_ended)
         return;
-    if (!ok)
-        end_soon(f, LOCAL_SPOOL, "the in-doubt mark could not be made durable");
-    else if (f->flight.gathering && has_unread(f))
-        end_soon(f, LOCAL_LOST, "the server had begun to end the session");
-    else if (has_unread(f))
+    if (!ok) {
+        fail_body(f, t, LOCAL_SPOOL, "the in-doubt mark could not be made durable");
+    } else if (t->gathering) {
+        t->cleared = true;
+        depart(f);
+    } else if (has_unread(f)) {
         end_soon(f, LOCAL_PROTOCOL, "the server began to answer before the end of mail data");
-    else if (f->flight.gathering)
-        send_flight(f);
-    else if (!put_end(f))
+    } else if (!put_end(f, t)) {
         out_of_memory(f);
-    else
+    } else {
         await_verdict(f);
+    }
 }
 
 /* Though it announces it. What it took for commands instead is not known: never again on this
@@ -952,7 +1043,6 @@ void client_fsm_doubted(struct client_fsm *f, bool ok)
 static void give_up_bdat(struct client_fsm *f)
 {
     f->lacks_bdat = true;
-    f->flight.flown = false; /* nothing was taken */
     reply_local(&f->ending, LOCAL_LOST, "the server announces CHUNKING but refuses BDAT with %u",
                 f->reply.code);
     end(f, STAGE_IDLE, &f->ending);
@@ -966,31 +1056,47 @@ static bool is_unknown_command(const struct reply *r)
     return by_code && (!r->has_enhanced || r->enhanced[1] == 5 || r->enhanced[1] == 3);
 }
 
-/* The chunk of a transaction that was refused: what the server made of it cannot be told. */
-static void end_refused_flight(struct client_fsm *f)
+/* What the server made of a refused transaction's chunk cannot be told: it may have read it for
+ * commands. Or, behind a refused chunk, it may have kept that transaction open. Then what answers
+ * the next one answers something else. */
+static bool is_out_of_step(const struct client_fsm *f, const struct flight *t)
 {
-    say(f, "QUIT");
-    end_by_us(f, LOCAL_PROTOCOL, "a chunk was in flight when its transaction was refused");
+    if (t == NULL || !t->flown || !t->open)
+        return false;
+    if (f->stage == STAGE_MAIL && f->reply.code == 503)
+        return f->refusing || f->needs_rset;
+    return f->refusing && is_unknown_command(&f->reply);
+}
+
+static void end_out_of_step(struct client_fsm *f)
+{
+    reply_local(&f->ending, LOCAL_PROTOCOL,
+                "behind a message that was refused the server is out of step: it answers %u while "
+                "%s",
+                f->reply.code, client_stage_phrase(f->stage));
+    end(f, f->stage, &f->ending);
 }
 
 static void on_final_dot(struct client_fsm *f)
 {
+    struct flight *t = flights_oldest(&f->flights);
+
     if (f->reply.code / 100 == 3) {
         end_by_reply(f);
         return;
     }
-    if (!f->flight.open) {
-        end_refused_flight(f);
+    if (!t->open) {
+        land(f);
         return;
     }
-    if (f->flight.chunked && !f->bdat_worked && is_unknown_command(&f->reply)) {
+    if (t->chunked && !f->bdat_worked && is_unknown_command(&f->reply)) {
         give_up_bdat(f);
         return;
     }
-    f->bdat_worked |= f->flight.chunked && reply_is_positive(&f->reply);
-    f->needs_rset = f->flight.chunked && !reply_is_positive(&f->reply);
-    result(f, STAGE_FINAL_DOT, &f->reply);
-    enter(f, STAGE_IDLE);
+    f->bdat_worked |= t->chunked && reply_is_positive(&f->reply);
+    f->needs_rset = t->chunked && !reply_is_positive(&f->reply);
+    result(f, t, STAGE_FINAL_DOT, &f->reply);
+    land(f);
 }
 
 /* ---- the end of a session -------------------------------------------------------------------- */
@@ -998,7 +1104,7 @@ static void on_final_dot(struct client_fsm *f)
 void client_fsm_quit(struct client_fsm *f)
 {
     retire(f);
-    if (f->stage != STAGE_IDLE || f->ended || f->ending_due)
+    if (f->stage != STAGE_IDLE || f->flights.count > 0 || !can_go_on(f))
         return;
     ask(f, "QUIT");
     enter(f, STAGE_QUIT);
@@ -1034,11 +1140,17 @@ static void use_reply(struct client_fsm *f)
         return;
     }
     f->awaited--;
+    if (is_out_of_step(f, flights_oldest(&f->flights))) {
+        end_out_of_step(f);
+        return;
+    }
     stages[stage].on_reply(f);
     if (f->reply.code == 421)
         end(f, stage, &f->reply);
-    if (!f->ended)
-        pump(f);
+    if (f->ended)
+        return;
+    pump(f);
+    depart(f);
 }
 
 static void read_reply(struct client_fsm *f)
@@ -1165,8 +1277,12 @@ struct client_fsm *client_fsm_new(const struct client_settings *settings)
     f->helo = strdup(settings->helo);
     f->mechanisms = strdup(settings->mechanisms != NULL ? settings->mechanisms : "");
     f->needs_auth = settings->needs_auth;
+    f->held = settings->held;
     f->secure = settings->implicit_tls;
     f->no_chunking = settings->no_chunking;
+    f->in_flight = settings->in_flight > 1 ? settings->in_flight : 1;
+    if (f->in_flight > CLIENT_FLIGHTS_MAX)
+        f->in_flight = CLIENT_FLIGHTS_MAX;
     bytes_init(&f->chunk, CLIENT_FLIGHT_MAX);
     bytes_init(&f->in, CLIENT_INPUT_MAX);
     bytes_init(&f->out, CLIENT_OUTPUT_MAX);

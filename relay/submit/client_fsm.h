@@ -22,7 +22,19 @@
  * is warm: a chunk has succeeded on it, and it was not idle for long. If it is lost before any
  * reply was read, and in an orderly way, nothing was taken and the result is that of STAGE_IDLE;
  * else a loss is uncertain from the first octet on. When MAIL or every recipient is refused while
- * the chunk is in flight, the session ends behind the replies.
+ * the chunk is in flight, the session ends behind the replies. A message that cannot be read, or
+ * whose mark cannot be made, before any of it was sent ends alone: the session goes on.
+ *
+ * Up to settings.in_flight such flights may be under way, each uncertain for itself: the next one
+ * is gathered as soon as the last has left (client_fsm_may_begin()). Everything else begins when
+ * all are over. Replies belong to the oldest. When the session ends, each has its result, the
+ * oldest first; those behind the one to which the server said its last word were not looked at
+ * (STAGE_IDLE) if it ended in an orderly way, with 421 or by closing, and what had not left was not
+ * sent (STAGE_IDLE too). Behind a refusal while the chunk was in flight nothing more leaves, and
+ * the replies to what has left are read and believed, unless they show that the server has read the
+ * chunk for commands: then all that is still under way is uncertain. Behind a refused chunk RSET
+ * comes first, when the others are over; a 503 to the next MAIL before that says that the server
+ * has kept the refused transaction open, with the same consequence.
  *
  * A server that does not know BDAT after all (500, 501, 502 or 504, not about the message, on a
  * connection where no chunk has succeeded) has not taken the message: the
@@ -41,8 +53,9 @@
 #include "queue/envelope.h"
 #include "relay/smtp/reply.h"
 
-#define CLIENT_BODY_MAX   ((size_t)128 * 1024) /* mail data handed in at once */
-#define CLIENT_FLIGHT_MAX ((size_t)64 * 1024)  /* mail data that goes in one flight whole */
+#define CLIENT_BODY_MAX    ((size_t)128 * 1024) /* mail data handed in at once */
+#define CLIENT_FLIGHT_MAX  ((size_t)64 * 1024)  /* mail data that goes in one flight whole */
+#define CLIENT_FLIGHTS_MAX 4                    /* under way at one time */
 
 /* Where in the session a reply or failure belongs; verdicts are looked up by it. */
 enum client_stage {
@@ -72,7 +85,9 @@ struct client_settings {
     const char *helo;  /* EHLO argument */
     bool implicit_tls; /* the stream is secure from the start */
     bool needs_auth;
+    bool held;              /* the sign-in waits for client_fsm_release() */
     bool no_chunking;       /* the server is known not to understand BDAT */
+    uint32_t in_flight;     /* flights that may be under way, at most CLIENT_FLIGHTS_MAX; 0 is 1 */
     const char *mechanisms; /* SASL mechanisms we may use, in order of preference: "PLAIN LOGIN" */
 };
 
@@ -84,7 +99,8 @@ struct client_transaction {
     /* Octets of mail data as it will be sent, before stuffing. 0: not known; then it goes by DATA.
      */
     uint64_t size;
-    bool warm; /* the connection has not been idle for long */
+    bool warm;   /* the connection has not been idle for long */
+    void *owner; /* whose it is: comes with each effect that is about it */
 };
 
 enum client_effect_kind {
@@ -94,16 +110,17 @@ enum client_effect_kind {
     CLIENT_SASL_START, /* text = the chosen mechanism: then client_fsm_sasl() with the initial
                           response */
     CLIENT_SASL_STEP,  /* data = decoded challenge: then client_fsm_sasl() with the response */
-    CLIENT_READY,      /* signed in and idle: client_fsm_begin() or client_fsm_quit() */
+    CLIENT_READY,      /* signed in, and nothing is under way: client_fsm_begin() or
+                          client_fsm_quit() */
     CLIENT_BODY,       /* hand in mail data: client_fsm_body() until client_fsm_body_end() */
     CLIENT_DOUBT,      /* make the in-doubt mark durable, then client_fsm_doubted() */
     CLIENT_RECIPIENT,  /* recipient `index` of the envelope was answered: reply, stage RCPT */
     CLIENT_RESULT,     /* the transaction ended: stage and reply decide for every pending recipient
                           that no CLIENT_RECIPIENT refused. CLIENT_READY follows when the session can
-                          go on. STAGE_IDLE: the session ended before the server took up any of it */
-    CLIENT_FAILED      /* the session ended: stage and reply. Comes after CLIENT_RESULT if a
-                          transaction was open; with STAGE_QUIT it is the regular end. Close the
-                          stream */
+                          go on and nothing else is under way. STAGE_IDLE: the server took up none of
+                          it */
+    CLIENT_FAILED      /* the session ended: stage and reply. Comes after CLIENT_RESULT of whatever
+                          was under way; with STAGE_QUIT it is the regular end. Close the stream */
 };
 
 struct client_effect {
@@ -112,6 +129,7 @@ struct client_effect {
     size_t len;
     const char *text;
     size_t index;
+    void *owner; /* of the transaction: with BODY, DOUBT, RECIPIENT, RESULT */
     enum client_stage stage;
     const struct reply *reply; /* valid until the next call of the machine */
 };
@@ -129,10 +147,14 @@ void client_fsm_next(struct client_fsm *f, struct client_effect *out);
 void client_fsm_connected(struct client_fsm *f); /* the stream is up, with implicit TLS secure */
 void client_fsm_input(struct client_fsm *f, const uint8_t *data, size_t len); /* takes all of it */
 void client_fsm_secure(struct client_fsm *f);
+void client_fsm_release(struct client_fsm *f); /* see client_settings.held; before or after EHLO */
 /* Response to CLIENT_SASL_START (response NULL: the mechanism is server-first, no initial response)
  * or CLIENT_SASL_STEP. The response is encoded and sent; the copy is wiped. */
 void client_fsm_sasl(struct client_fsm *f, const void *response, size_t len);
 void client_fsm_sasl_failed(struct client_fsm *f, const char *why); /* cancels AUTH: LOCAL_SECRET */
+/* Whether this transaction may begin now: the session is idle, or it may be gathered behind those
+ * that fly. */
+bool client_fsm_may_begin(struct client_fsm *f, const struct client_transaction *tx);
 void client_fsm_begin(struct client_fsm *f, const struct client_transaction *tx);
 /* Mail data in CR LF form, at most CLIENT_BODY_MAX octets before CLIENT_SEND has been performed;
  * take care of back-pressure by not handing in more than is written. After the session's end it is
@@ -141,10 +163,12 @@ void client_fsm_begin(struct client_fsm *f, const struct client_transaction *tx)
 void client_fsm_body(struct client_fsm *f, const uint8_t *data, size_t len);
 void client_fsm_body_end(struct client_fsm *f);
 /* The message cannot be read (LOCAL_SPOOL) or sent to this server (LOCAL_CONTENT): the session is
- * dropped before the end of data, so nothing is accepted. */
+ * dropped before the end of data, so nothing is accepted. When nothing was sent of it, it ends with
+ * STAGE_IDLE, and the session goes on. */
 void client_fsm_body_failed(struct client_fsm *f, enum local_failure failure, const char *why);
 void client_fsm_doubted(struct client_fsm *f, bool ok);
-void client_fsm_quit(struct client_fsm *f); /* only while idle; else it does nothing */
+/* Only while nothing is under way; else it does nothing. */
+void client_fsm_quit(struct client_fsm *f);
 /* The stream ended, or a timeout of ours; `failure` and text as for reply_local(). What was
  * received before still counts. */
 void client_fsm_lost(struct client_fsm *f, enum local_failure failure, const char *why);
@@ -152,6 +176,12 @@ void client_fsm_lost(struct client_fsm *f, enum local_failure failure, const cha
 void client_fsm_closed(struct client_fsm *f, const char *why);
 
 enum client_stage client_fsm_stage(const struct client_fsm *f);
+/* A small message could be under way beside the others, now or when the last of them has left. */
+bool client_fsm_has_room(struct client_fsm *f);
+/* Transactions whose last reply has not been read. */
+size_t client_fsm_under_way(const struct client_fsm *f);
+/* The newest of them is to leave whole, and has not left yet. */
+bool client_fsm_gathers(struct client_fsm *f);
 /* Whole replies read so far. */
 uint64_t client_fsm_replies(const struct client_fsm *f);
 /* What the server announced after TLS: the SIZE limit (0: none) and whether 8BITMIME is offered. */

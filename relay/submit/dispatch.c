@@ -18,6 +18,7 @@
 #define READ_RETRY_MS  60000 /* after a message could not be read from the spool */
 #define SPOOL_RETRY_MS 10000 /* after the spool could not be written */
 #define SLEEP_MAX_MS   60000 /* the timer looks again at least this often */
+#define HEADER_GROWTH  1024  /* octets that a mailbox may add to a message */
 #define STEP_BACK_MS   5000  /* by how much others go before what may be the trouble itself */
 
 /* One message under way. Freed when it was settled and no mark is being made durable any more. */
@@ -34,7 +35,7 @@ struct attempt {
     struct client_transaction tx;
     uint32_t recipients;
     uint64_t began_ms;
-    uint64_t token; /* that the connection signed in with */
+    uint64_t number; /* on its connection */
     bool has_outcome;
     bool submitted; /* the budget counts it */
     bool has_dsn;   /* the server tells of success itself */
@@ -47,6 +48,7 @@ struct dispatch {
     struct dispatch_settings set;
     struct mailbox *mailboxes;
     struct pool **pools; /* by mailbox */
+    bool *idle_wanted;   /* the same: a large message waits for a connection of its own */
     size_t mailbox_count;
     struct ledger *ledger; /* NULL: none */
     struct attempt *attempts;
@@ -122,7 +124,7 @@ static void attempt_release(struct attempt *a, uint64_t due_ms)
 {
     queue_release(a->dispatch->set.queue, a->info.id, due_ms);
     if (a->connection != NULL)
-        pool_return(a->connection);
+        pool_return(a->connection, a);
     a->connection = NULL;
     attempt_end(a);
 }
@@ -183,7 +185,7 @@ static void tell_mailbox(struct attempt *a, enum client_stage stage, const struc
     if (end->verdict.action == VERDICT_DELIVERED)
         mailbox_delivered(m, now_of(d), clock_wall_ms(d->set.clock));
     if (end->has_mailbox_verdict)
-        pool_judge(a->pool, &end->mailbox_verdict, stage, &end->mailbox_reply, a->token);
+        pool_judge(a->connection, a->number, &end->mailbox_verdict, stage, &end->mailbox_reply);
 }
 
 static bool others_wait(const struct attempt *a)
@@ -289,11 +291,11 @@ static void on_result(void *borrower, enum client_stage stage, const struct repl
         .losses = a->info.losses};
     struct outcome_end end;
     const struct dispatch_settings *set = &a->dispatch->set;
-    a->connection = NULL;    /* the pool's again */
     if (stage != STAGE_RCPT) /* those have been noted one by one */
         (void)replies_note(set->replies, stage, reply, clock_wall_ms(set->clock));
     outcome_finish(&a->outcome, &context, &end);
     tell_mailbox(a, stage, &end);
+    a->connection = NULL; /* the pool's again */
     attempt_settle(a, &end);
     attempt_end(a);
 }
@@ -336,10 +338,11 @@ static void attempt_submit(struct attempt *a)
     a->tx = (struct client_transaction){.reverse_path = letter_reverse_path(a->letter),
                                         .envelope = &a->outcome.envelope,
                                         .size = letter_size(a->letter),
-                                        .warm = a->connection->warm};
+                                        .warm = a->connection->warm,
+                                        .owner = a};
     a->submitted = true;
-    a->token = a->connection->token;
     a->has_dsn = client_has_dsn(a->connection->client);
+    a->number = pool_begin(a->connection);
     a->began_ms = now_of(a->dispatch);
     budget_message_started(m->budget, a->recipients, a->began_ms);
     client_submit(a->connection->client, &a->tx, a->letter);
@@ -356,14 +359,17 @@ static void on_unreadable(struct attempt *a, const struct error *err)
     attempt_release(a, now_of(a->dispatch) + READ_RETRY_MS);
 }
 
-/* 0 when it may be submitted now; else when to look again. Others may have taken what was left of
- * the budget while the message was being opened, and the connection may have ended. */
+/* 0 when it may be submitted now; else when to look again. While the message was being opened
+ * others may have taken what was left of the budget or met trouble, and the connection may have
+ * ended. */
 static uint64_t attempt_wait(const struct attempt *a)
 {
     uint64_t now = now_of(a->dispatch);
-    struct budget *budget = pool_mailbox(a->pool)->budget;
+    const struct mailbox *m = pool_mailbox(a->pool);
+    struct budget *budget = m->budget;
     uint64_t recipients = budget_may_use_recipients(budget, a->recipients, now);
-    if (a->connection == NULL || budget_may_send(budget, a->info.lane == LANE_URGENT, now) != 0)
+    if (a->connection == NULL || !mailbox_is_usable(m, now) ||
+        budget_may_send(budget, a->info.lane == LANE_URGENT, now) != 0)
         return now; /* the next one is asked for before it is picked again */
     return recipients == BUDGET_NEVER ? now + READ_RETRY_MS : recipients;
 }
@@ -420,7 +426,7 @@ static void settle_unsayable(struct attempt *a, enum client_stage stage, const s
     a->began_ms = now_of(a->dispatch);
     outcome_finish(&a->outcome, &context, &end);
     attempt_settle(a, &end);
-    pool_return(a->connection);
+    pool_return(a->connection, a);
     a->connection = NULL;
     attempt_end(a);
 }
@@ -475,7 +481,9 @@ static void on_reader(void *ctx, struct queue_reader *reader, const struct envel
         attempt_release(a, now_of(d) + READ_RETRY_MS);
 }
 
-static bool attempt_begin(struct dispatch *d, struct pool *pool, uint32_t route, enum lane lowest)
+/* The next message on an idle connection, or on one that others have. */
+static bool attempt_begin(struct dispatch *d, struct pool *pool, uint32_t route, enum lane lowest,
+                          bool join)
 {
     struct attempt *a = calloc(1, sizeof *a);
     if (a == NULL)
@@ -486,7 +494,7 @@ static bool attempt_begin(struct dispatch *d, struct pool *pool, uint32_t route,
     }
     a->dispatch = d;
     a->pool = pool;
-    a->connection = pool_lend(pool, a);
+    a->connection = join ? pool_join(pool, a, lowest == LANE_URGENT) : pool_lend(pool, a);
     a->next = d->attempts;
     d->attempts = a;
     queue_reader_open(d->set.queue, a->info.id, on_reader, a);
@@ -495,31 +503,41 @@ static bool attempt_begin(struct dispatch *d, struct pool *pool, uint32_t route,
 
 /* ---- choosing -------------------------------------------------------------------------------- */
 
-/* A mailbox in trouble is probed by one message at a time. What is kept for urgent mail, of the
- * minute and of the connections, only that may use. */
-static bool may_take_message(struct pool *p, bool urgent, uint64_t now_ms)
+/* A mailbox in trouble is probed by one message at a time. What is kept of the connections for
+ * urgent mail, only that may use. */
+static bool may_take_connection(struct pool *p, bool urgent, uint64_t now_ms)
 {
     struct mailbox *m = pool_mailbox(p);
     size_t lent = pool_count(p, POOL_LENT);
     uint32_t connections = mailbox_connections_allowed(m, now_ms);
-    if (!mailbox_is_usable(m, now_ms) || budget_may_send(m->budget, urgent, now_ms) != 0)
-        return false;
     if (m->state != MAILBOX_READY)
         return lent == 0;
     return urgent || connections <= m->config->urgent_connections ||
            lent + m->config->urgent_connections < connections;
 }
 
-/* Whether a mailbox is worth leaving an idle connection of another one for: it has more left by
- * this many thousandths. */
-#define SHARE_STEP 100
+/* The same is true of what is kept of the minute. */
+static bool may_take_message(struct pool *p, bool urgent, uint64_t now_ms)
+{
+    struct mailbox *m = pool_mailbox(p);
+    return mailbox_is_usable(m, now_ms) && budget_may_send(m->budget, urgent, now_ms) == 0 &&
+           (may_take_connection(p, urgent, now_ms) || pool_has_room(p, urgent));
+}
 
-static uint32_t share_of(const struct dispatch *d, const struct config_route *r, struct pool *p)
+/* Whether a mailbox is worth leaving an idle connection of another one for, or room on one: it has
+ * more left by this many thousandths. */
+#define SHARE_STEP 100
+#define SHARE_ROOM 50
+
+static uint32_t share_of(const struct dispatch *d, const struct config_route *r, struct pool *p,
+                         bool urgent)
 {
     uint32_t left = budget_left(pool_mailbox(p)->budget, now_of(d));
     if (r->choose == CONFIG_CHOOSE_ORDER)
         return 0;
-    return left + (pool_count(p, POOL_IDLE) > 0 ? SHARE_STEP : 0);
+    if (pool_count(p, POOL_IDLE) > 0)
+        return left + SHARE_STEP;
+    return left + (pool_has_room(p, urgent) ? SHARE_ROOM : 0);
 }
 
 /* The mailbox of the list that should take the next message, or NULL. */
@@ -532,7 +550,7 @@ static struct pool *choose_pool(const struct dispatch *d, const struct config_ro
         struct pool *p = d->pools[list[i]];
         if (!may_take_message(p, urgent, now_of(d)))
             continue;
-        uint32_t share = share_of(d, r, p);
+        uint32_t share = share_of(d, r, p, urgent);
         if (best != NULL && share <= most)
             continue;
         best = p;
@@ -572,6 +590,41 @@ static struct pool *pool_for(const struct dispatch *d, const struct config_route
     return p;
 }
 
+/* Only a small message can share a connection. Its header may still change a little, and then it
+ * waits there. */
+static bool next_is_small(struct dispatch *d, uint32_t route, enum lane lowest)
+{
+    struct queue_info info;
+    return queue_peek_from(d->set.queue, route, lowest, now_of(d), &info) &&
+           info.size <= CLIENT_FLIGHT_MAX - HEADER_GROWTH;
+}
+
+/* Small messages that join one after the other could keep every connection busy, so that a large
+ * one of another route or lane never found any idle: nobody joins before it has. */
+static bool may_join(struct dispatch *d, struct pool *p, uint32_t route, enum lane lowest)
+{
+    bool *wanted = &d->idle_wanted[pool_mailbox(p) - d->mailboxes];
+    if (pool_mailbox(p)->config->in_flight <= 1)
+        return false;
+    bool small = next_is_small(d, route, lowest);
+    if (!small && pool_count(p, POOL_CONNECTING) == 0)
+        *wanted = true;
+    return small && !*wanted && pool_has_room(p, lowest == LANE_URGENT);
+}
+
+/* An idle connection, else a further one and meanwhile room on one that is lent. */
+static bool serve_pool(struct dispatch *d, struct pool *p, uint32_t route, enum lane lowest)
+{
+    if (may_take_connection(p, lowest == LANE_URGENT, now_of(d))) {
+        if (pool_count(p, POOL_IDLE) > 0) {
+            d->idle_wanted[pool_mailbox(p) - d->mailboxes] = false;
+            return attempt_begin(d, p, route, lowest, false);
+        }
+        pool_open(p, queue_waiting(d->set.queue, route));
+    }
+    return may_join(d, p, route, lowest) && attempt_begin(d, p, route, lowest, true);
+}
+
 /* Begins a message of these lanes, or asks for the connections it needs. False when nothing was
  * begun. */
 static bool serve_lanes(struct dispatch *d, uint32_t route, enum lane lowest)
@@ -581,12 +634,7 @@ static bool serve_lanes(struct dispatch *d, uint32_t route, enum lane lowest)
     if (queue_next_due_from(q, route, lowest, now_of(d)) > now_of(d))
         return false;
     struct pool *p = pool_for(d, r, lowest == LANE_URGENT);
-    if (p == NULL)
-        return false;
-    if (pool_count(p, POOL_IDLE) > 0)
-        return attempt_begin(d, p, route, lowest);
-    pool_open(p, queue_waiting(q, route));
-    return false;
+    return p != NULL && serve_pool(d, p, route, lowest);
 }
 
 /* Where other mail may not go any more urgent mail may. */
@@ -661,6 +709,26 @@ static void on_run(evutil_socket_t fd, short what, void *ctx)
     ledger_look(d->ledger, now_of(d), clock_wall_ms(d->set.clock));
 }
 
+/* ---- before the mail is here ------------------------------------------------------------------
+ */
+
+static bool may_expect(struct pool *p, uint64_t now_ms)
+{
+    struct mailbox *m = pool_mailbox(p);
+    return m->state == MAILBOX_READY && m->proven && pool_count(p, POOL_IDLE) == 0 &&
+           pool_count(p, POOL_CONNECTING) == 0 && budget_may_send(m->budget, false, now_ms) == 0;
+}
+
+/* The mailbox that would take the message now. */
+void dispatch_expect(struct dispatch *d, const char *route)
+{
+    struct pool *p = NULL;
+    if (d->on_stopped == NULL && now_of(d) >= d->spool_retry_ms)
+        p = pool_for(d, config_route_of(d, route), false);
+    if (p != NULL && may_expect(p, now_of(d)))
+        pool_open(p, 1);
+}
+
 /* ---- life ------------------------------------------------------------------------------------ */
 
 static bool make_pool(struct dispatch *d, size_t i, struct error *err)
@@ -707,9 +775,11 @@ struct dispatch *dispatch_new(const struct dispatch_settings *settings, struct e
     d->set = *settings;
     d->mailboxes = calloc(count, sizeof *d->mailboxes);
     d->pools = calloc(count, sizeof *d->pools);
+    d->idle_wanted = calloc(count, sizeof *d->idle_wanted);
     d->run = evtimer_new(settings->base, on_run, d);
-    bool ok = (d->mailboxes != NULL && d->pools != NULL && d->run != NULL) ||
-              error_set(err, ERROR_NO_ROOM, "out of memory");
+    bool ok =
+        (d->mailboxes != NULL && d->pools != NULL && d->idle_wanted != NULL && d->run != NULL) ||
+        error_set(err, ERROR_NO_ROOM, "out of memory");
     for (size_t i = 0; ok && i < count; i++)
         ok = make_pool(d, i, err);
     if (ok && open_ledger(d, err))
@@ -743,6 +813,7 @@ void dispatch_free(struct dispatch *d)
     }
     if (d->run != NULL)
         event_free(d->run);
+    free(d->idle_wanted);
     free(d->pools);
     free(d->mailboxes);
     free(d);

@@ -8,9 +8,13 @@
  * off for that message. Every reply becomes a verdict in one place (verdict.h), and every attempt
  * ends in one queue_settle() or, when nothing of the message was sent, one queue_release().
  *
- * Nobody is kept waiting by others: routes take turns, a message whose transaction brought its
- * mailbox into trouble lets another one make the next try, and while the spool cannot make a mark
- * of doubt hardly anything is begun.
+ * Where a mailbox may have several in flight, small messages join others on a connection when none
+ * is idle.
+ *
+ * Nobody is kept waiting by others: routes take turns, no message joins while a large one waits for
+ * a connection of its own, a message whose transaction brought its mailbox into trouble lets
+ * another one make the next try, and while the spool cannot make a mark of doubt hardly anything is
+ * begun.
  */
 #ifndef OUTTRAY_RELAY_SUBMIT_DISPATCH_H
 #define OUTTRAY_RELAY_SUBMIT_DISPATCH_H
@@ -95,6 +99,12 @@ struct mailbox_status {
 struct dispatch *dispatch_new(const struct dispatch_settings *settings, struct error *err);
 /* Looks for work at once: something new is due. Cheap to call often. */
 void dispatch_wake(struct dispatch *d);
+/* Mail for this route is on its way from a device: its first recipient was accepted. Where the
+ * mailbox that would take it now has no connection that is idle or being made, one is opened, so
+ * that it is ready when the device has sent everything; it counts and closes like any other. Never
+ * for a mailbox that is in trouble, at its limits, or has not yet signed in. Cheap to call often.
+ */
+void dispatch_expect(struct dispatch *d, const char *route);
 /* Takes no new work; what is under way may finish. on_stopped(ctx) comes from the loop when nothing
  * is under way any more. */
 void dispatch_stop(struct dispatch *d, void (*on_stopped)(void *ctx), void *ctx);

@@ -1,7 +1,9 @@
 #include "relay/submit/pool.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "relay/base/log.h"
 #include "relay/base/random.h"
@@ -15,6 +17,7 @@ struct pool {
     struct pool_connection *connections; /* newest first */
     size_t count[POOL_STATE_COUNT];
     bool stopping;
+    bool hold_failed; /* a held connection has ended: no more until one is signed in */
 };
 
 static uint64_t pool_now(const struct pool *p)
@@ -68,16 +71,70 @@ static const char *reason_to_close(const struct pool_connection *c)
     return NULL;
 }
 
+/* Takes the connection away from whoever has it and has not had a result. */
+static void tell_lost(struct pool_connection *c)
+{
+    while (c->borrower_count > 0)
+        c->pool->set.borrower->on_lost(c->borrowers[--c->borrower_count]);
+}
+
+static void drop_borrower(struct pool_connection *c, const void *borrower)
+{
+    size_t i = 0;
+    while (c->borrowers[i] != borrower)
+        i++;
+    c->borrower_count--;
+    memmove(c->borrowers + i, c->borrowers + i + 1,
+            (c->borrower_count - i) * sizeof c->borrowers[0]);
+}
+
+/* Nothing is under way on it. */
 static void pool_idle(struct pool_connection *c)
 {
     const char *reason = reason_to_close(c);
     if (reason != NULL) {
         pool_close(c, reason);
+        tell_lost(c);
         return;
     }
+    if (c->borrower_count > 0)
+        return;
     if (c->state != POOL_IDLE)
         pool_move(c, POOL_IDLE);
     pool_changed(c->pool);
+}
+
+/* ---- connections that are held -------------------------------------------------------------- */
+
+static void on_closed(void *ctx, struct client *client, bool peer_closed);
+
+static void pool_discard(struct pool_connection *c)
+{
+    on_closed(c, c->client, true);
+}
+
+static void release_held(struct pool *p)
+{
+    p->hold_failed = false;
+    for (struct pool_connection *c = p->connections; c != NULL; c = c->next) {
+        if (!c->held)
+            continue;
+        c->held = false;
+        client_release(c->client);
+    }
+}
+
+/* Those that were opened before so long. */
+static void drop_held(struct pool *p, uint64_t for_ms)
+{
+    struct pool_connection *next = NULL;
+    for (struct pool_connection *c = p->connections; c != NULL; c = next) {
+        next = c->next;
+        if (!c->held || c->state != POOL_CONNECTING || pool_now(p) - c->opened_ms < for_ms)
+            continue;
+        p->hold_failed = true;
+        pool_discard(c);
+    }
 }
 
 /* ---- what the client tells ------------------------------------------------------------------- */
@@ -112,6 +169,7 @@ static void on_ready(void *ctx, struct client *client)
         c->ready_ms = pool_now(c->pool);
         mailbox_signed_in(m, client_mechanism(client));
         credential_accepted(&c->pool->credential);
+        release_held(c->pool);
         log_event(LOG_LEVEL_INFO, "signed-in", LOG_ID("connection", client_id(client)),
                   LOG_STR("mailbox", m->config->name), LOG_STR("upstream", m->config->host),
                   LOG_STR("mechanism", client_mechanism(client)),
@@ -121,30 +179,39 @@ static void on_ready(void *ctx, struct client *client)
         pool_idle(c);
 }
 
-static void on_recipient(void *ctx, struct client *client, size_t index, const struct reply *reply)
+static void on_recipient(void *ctx, struct client *client, void *owner, size_t index,
+                         const struct reply *reply)
 {
     struct pool_connection *c = ctx;
     (void)client;
-    c->pool->set.borrower->on_recipient(c->borrower, index, reply);
+    c->pool->set.borrower->on_recipient(owner, index, reply);
 }
 
-static void on_doubt(void *ctx, struct client *client)
+static void on_doubt(void *ctx, struct client *client, void *owner)
 {
     struct pool_connection *c = ctx;
     (void)client;
-    c->pool->set.borrower->on_doubt(c->borrower);
+    c->pool->set.borrower->on_doubt(owner);
 }
 
-static void on_result(void *ctx, struct client *client, enum client_stage stage,
+/* A message that our own spool kept back says nothing about the connection. */
+static bool spoils(enum client_stage stage, const struct reply *reply)
+{
+    struct verdict v = verdict_of(stage, reply);
+    if (stage == STAGE_IDLE && reply->local == LOCAL_SPOOL)
+        return false;
+    return !v.reusable && v.action != VERDICT_DELIVERED;
+}
+
+static void on_result(void *ctx, struct client *client, void *owner, enum client_stage stage,
                       const struct reply *reply)
 {
     struct pool_connection *c = ctx;
-    void *borrower = c->borrower;
-    struct verdict v = verdict_of(stage, reply);
     (void)client;
-    c->borrower = NULL;
-    c->spoiled = !v.reusable && v.action != VERDICT_DELIVERED;
-    c->pool->set.borrower->on_result(borrower, stage, reply, c->uses == 1);
+    drop_borrower(c, owner);
+    c->warm = true;
+    c->spoiled |= spoils(stage, reply);
+    c->pool->set.borrower->on_result(owner, stage, reply, c->uses == 1);
 }
 
 /* A session that ends before it was ready is the mailbox's trouble, and so is one that ends right
@@ -152,9 +219,9 @@ static void on_result(void *ctx, struct client *client, enum client_stage stage,
  * that ends in a transaction has been judged by its result. */
 static bool is_trouble(const struct pool_connection *c)
 {
-    bool used = c->uses > (c->borrower != NULL ? 1 : 0);
+    bool used = c->uses > c->borrower_count;
     if (c->state == POOL_CONNECTING)
-        return true;
+        return !c->held; /* the one that it waits for will tell */
     return c->state != POOL_CLOSING && !used && pool_now(c->pool) - c->ready_ms < POOL_EARLY_END_MS;
 }
 
@@ -170,19 +237,19 @@ static void on_failed(void *ctx, struct client *client, enum client_stage stage,
     else if (is_trouble(c)) {
         struct verdict v = verdict_of(stage, reply);
         (void)replies_note(p->set.replies, stage, reply, clock_wall_ms(p->set.clock));
-        pool_judge(p, &v, stage, reply, c->token);
+        credential_judge(&p->credential, &v, stage, reply, c->token);
     }
+    if (c->held)
+        p->hold_failed = true;
+    else if (c->state == POOL_CONNECTING)
+        drop_held(p, 0);
     if (c->state != POOL_CLOSING) {
         log_event(LOG_LEVEL_DEBUG, "connection-end", LOG_ID("connection", client_id(client)),
                   LOG_STR("mailbox", p->target.mailbox), LOG_STR("stage", client_stage_name(stage)),
                   LOG_U64("uses", c->uses), LOG_STR("reason", text), LOG_END);
         pool_move(c, POOL_CLOSING);
     }
-    if (c->borrower != NULL) { /* no result came: nothing had been submitted */
-        void *borrower = c->borrower;
-        c->borrower = NULL;
-        p->set.borrower->on_lost(borrower);
-    }
+    tell_lost(c); /* no result came: they had submitted nothing */
     pool_changed(p);
 }
 
@@ -217,31 +284,93 @@ static const struct client_events pool_client_events = {.take_slot = take_slot,
 
 /* ---- the borrower's side --------------------------------------------------------------------- */
 
+static void lend(struct pool_connection *c, void *borrower)
+{
+    assert(c->borrower_count < CLIENT_FLIGHTS_MAX);
+    c->borrowers[c->borrower_count++] = borrower;
+    c->uses++;
+}
+
+/* Other mail has left this one, and those that were not lent before, to urgent mail. */
+static bool is_kept(const struct pool *p)
+{
+    const struct mailbox *m = p->set.mailbox;
+    uint32_t allowed = mailbox_connections_allowed(m, pool_now(p));
+    uint32_t kept = m->config->urgent_connections;
+    return kept > 0 && allowed > kept && p->count[POOL_LENT] + kept >= allowed;
+}
+
 struct pool_connection *pool_lend(struct pool *p, void *borrower)
 {
     for (struct pool_connection *c = p->connections; c != NULL; c = c->next) {
         if (c->state != POOL_IDLE)
             continue;
         c->warm = pool_now(p) - c->since_ms < POOL_WARM_MS;
+        c->kept = is_kept(p);
         pool_move(c, POOL_LENT);
-        c->borrower = borrower;
-        c->uses++;
+        lend(c, borrower);
         return c;
     }
     return NULL;
 }
 
-void pool_return(struct pool_connection *c)
+static bool has_room(const struct pool_connection *c, bool urgent)
 {
-    c->borrower = NULL;
-    c->uses--;
-    pool_idle(c);
+    const struct mailbox *m = c->pool->set.mailbox;
+    return c->state == POOL_LENT && (urgent || !c->kept) &&
+           c->borrower_count < m->config->in_flight && reason_to_close(c) == NULL &&
+           client_has_room(c->client);
 }
 
-void pool_judge(struct pool *p, const struct verdict *v, enum client_stage stage,
-                const struct reply *reply, uint64_t token)
+/* The one with fewest borrowers. */
+static struct pool_connection *find_room(const struct pool *p, bool urgent)
 {
-    credential_judge(&p->credential, v, stage, reply, token);
+    const struct mailbox *m = p->set.mailbox;
+    struct pool_connection *best = NULL;
+    if (m->config->in_flight <= 1 || m->state != MAILBOX_READY || !m->proven)
+        return NULL;
+    for (struct pool_connection *c = p->connections; c != NULL; c = c->next) {
+        if ((best == NULL || c->borrower_count < best->borrower_count) && has_room(c, urgent))
+            best = c;
+    }
+    return best;
+}
+
+bool pool_has_room(const struct pool *p, bool urgent)
+{
+    return find_room(p, urgent) != NULL;
+}
+
+struct pool_connection *pool_join(struct pool *p, void *borrower, bool urgent)
+{
+    struct pool_connection *c = find_room(p, urgent);
+    if (c != NULL)
+        lend(c, borrower);
+    return c;
+}
+
+void pool_return(struct pool_connection *c, void *borrower)
+{
+    drop_borrower(c, borrower);
+    c->uses--;
+    if (c->borrower_count == 0)
+        pool_idle(c);
+    else
+        pool_changed(c->pool);
+}
+
+uint64_t pool_begin(struct pool_connection *c)
+{
+    return ++c->begun;
+}
+
+void pool_judge(struct pool_connection *c, uint64_t number, const struct verdict *v,
+                enum client_stage stage, const struct reply *reply)
+{
+    if (number <= c->judged)
+        return;
+    c->judged = c->begun;
+    credential_judge(&c->pool->credential, v, stage, reply, c->token);
 }
 
 void pool_retry(struct pool *p)
@@ -260,6 +389,21 @@ static void refresh_target(struct pool *p)
     p->target.no_chunking = pool_now(p) < p->set.mailbox->no_bdat_until_ms;
 }
 
+/* Where a sign-in has not been accepted yet, and none was refused: one signs in, and the others
+ * that will be wanted are held. */
+static bool may_hold(const struct pool *p)
+{
+    const struct mailbox *m = p->set.mailbox;
+    return m->config->in_flight > 1 && m->state == MAILBOX_READY && !m->proven && !p->hold_failed;
+}
+
+static uint32_t may_be_open(const struct pool *p)
+{
+    const struct mailbox *m = p->set.mailbox;
+    return may_hold(p) ? budget_connections_allowed(m->budget, pool_now(p))
+                       : mailbox_connections_allowed(m, pool_now(p));
+}
+
 static bool pool_open_one(struct pool *p)
 {
     struct pool_connection *c = calloc(1, sizeof *c);
@@ -268,8 +412,10 @@ static bool pool_open_one(struct pool *p)
     *c = (struct pool_connection){.pool = p,
                                   .opened_ms = pool_now(p),
                                   .since_ms = pool_now(p),
+                                  .held = may_hold(p) && pool_active(p) > 0,
                                   .token = credential_generation(&p->credential)};
     refresh_target(p);
+    p->target.held = c->held;
     c->client = client_new(p->set.streams, p->set.dns, &p->target, ++*p->set.next_id,
                            &pool_client_events, c);
     if (c->client == NULL) {
@@ -287,8 +433,7 @@ void pool_open(struct pool *p, size_t wanted)
 {
     struct mailbox *m = p->set.mailbox;
     while (!p->stopping && p->count[POOL_CONNECTING] < wanted &&
-           mailbox_is_usable(m, pool_now(p)) &&
-           pool_active(p) < mailbox_connections_allowed(m, pool_now(p)) &&
+           mailbox_is_usable(m, pool_now(p)) && pool_active(p) < may_be_open(p) &&
            budget_may_connect(m->budget, pool_now(p)) && credential_is_ready(&p->credential) &&
            mailbox_prepare(m, pool_now(p), random_draw())) {
         if (!pool_open_one(p))
@@ -300,6 +445,7 @@ void pool_tick(struct pool *p)
 {
     struct pool_connection *next = NULL;
     credential_tick(&p->credential);
+    drop_held(p, POOL_HOLD_MS);
     for (struct pool_connection *c = p->connections; c != NULL; c = next) {
         next = c->next; /* closing never frees at once */
         if (c->state != POOL_IDLE)
@@ -310,11 +456,6 @@ void pool_tick(struct pool *p)
         if (reason != NULL)
             pool_close(c, reason);
     }
-}
-
-static void pool_discard(struct pool_connection *c)
-{
-    on_closed(c, c->client, true);
 }
 
 void pool_stop(struct pool *p)
@@ -364,6 +505,7 @@ struct pool *pool_new(const struct pool_settings *settings)
                                        .port = c->port,
                                        .implicit_tls = c->tls == CONFIG_TLS_IMPLICIT,
                                        .needs_auth = (c->auth & CONFIG_AUTH_NONE) == 0,
+                                       .in_flight = c->in_flight,
                                        .mechanisms = p->mechanisms,
                                        .helo = c->helo[0] != '\0' ? c->helo : settings->hostname,
                                        .login = c->login};

@@ -51,6 +51,21 @@ class Submission(EndToEnd):
         relay.wait_empty()
         self.assertEqual(relay.events("signed-in")[0]["mechanism"], "PLAIN")
 
+    def test_four_are_in_flight_on_a_connection(self):
+        """One of them is for nobody here: it costs the connection, and none of the others."""
+        server = self.postfix(mechanisms="PLAIN")
+        relay = self.relay_to(server, connections=1, in_flight=4)
+        sent = [relay.send()]
+        self.assert_delivered(server, sent)
+        for number in range(30):
+            with Device(relay) as device:
+                data = message(subject=f"Scan {number}")
+                device.sendmail(PRINTER, [REFUSED if number == 11 else RECIPIENT], data)
+                sent += [data] if number != 11 else []
+        self.assert_delivered(server, sent)
+        eventually(lambda: [entry["state"] for entry in relay.queue()] == ["dead"], "one was refused")
+        self.assertEqual(len(relay.events("signed-in")), 2)
+
     def test_login_is_the_only_mechanism(self):
         server = self.postfix(mechanisms="LOGIN")
         relay = self.relay_to(server)

@@ -4,13 +4,16 @@ import base64
 import contextlib
 import email
 import email.policy
+import os
 import pathlib
 import socket
 import ssl
+import struct
 import threading
+import time
 import unittest
 
-from harness import MAILBOX, PASSWORD, EndToEnd, eventually, message
+from harness import MAILBOX, PASSWORD, PRINTER, RECIPIENT, Device, EndToEnd, eventually, message
 from practice import certificate
 
 MODERN = ("PIPELINING", "SIZE 1000000", "8BITMIME", "CHUNKING", "ENHANCEDSTATUSCODES")
@@ -24,6 +27,7 @@ class Session:
         self.commands = []
         self.messages = []
         self.flights = []  # by message: whether its chunk came with MAIL
+        self.held = None  # replies that wait, while they do
         self.resumed = False
         self.ended = False  # the peer said goodbye, to the last octet
 
@@ -31,14 +35,24 @@ class Session:
         return [command.split()[0].upper() for command in self.commands]
 
 
+class Hold:
+    """Keeps all replies back from the second message of a session on, until so many messages have come. Then it answers
+    them all; or answers so many and closes; or resets the connection. Only once."""
+
+    def __init__(self, messages, then="answer", answer=0):
+        self.messages, self.then, self.answer, self.used = messages, then, answer, False
+
+
 class Upstream:
     """A submission service whose every command can be looked at. refuse: answers by the begin of a command."""
 
-    def __init__(self, directory, keywords=MODERN, mechanisms="PLAIN LOGIN", refuse=None, address="127.0.0.1", tls=None):
+    def __init__(self, directory, keywords=MODERN, mechanisms="PLAIN LOGIN", refuse=None, address="127.0.0.1", tls=None,
+                 hold=None, pace=0):
         made = certificate.make(pathlib.Path(directory) / "wire", ("localhost", "127.0.0.1", "::1"), "good")
         self.ca = made.ca
         self.sessions = []
         self._keywords, self._mechanisms, self._refuse = keywords, mechanisms, dict(refuse or {})
+        self._hold, self._pace = hold, pace
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(made.chain, made.key)
         if tls:
@@ -50,6 +64,9 @@ class Upstream:
 
     def stop(self):
         self._socket.close()
+
+    def allow_all(self):
+        self._refuse.clear()
 
     def messages(self):
         return [data for session in self.sessions for data in session.messages]
@@ -78,15 +95,21 @@ class Upstream:
 
         def say(*lines):
             for number, line in enumerate(lines):
-                connection.sendall(line.replace(" ", "-" if number < len(lines) - 1 else " ", 1).encode() + b"\r\n")
+                data = line.replace(" ", "-" if number < len(lines) - 1 else " ", 1).encode() + b"\r\n"
+                if session.held is None:
+                    connection.sendall(data)
+                else:
+                    session.held.append(data)
 
         while line := file.readline():
             command = line.decode("ascii").rstrip("\r\n")
             verb = command.split()[0].upper()
             session.commands.append(command)
+            if verb == "MAIL" and self._hold and not self._hold.used and session.messages and session.held is None:
+                session.held = []
             if verb == "MAIL" and "PIPELINING" in self._keywords:  # so RCPT is there too
                 session.flights.append(b"\nBDAT" in file.peek())
-            refusal = next((self._refuse[begin] for begin in self._refuse if command.startswith(begin)), None)
+            refusal = next((text for begin, text in list(self._refuse.items()) if command.startswith(begin)), None)
             if refusal:
                 say(refusal)
             elif verb == "EHLO":
@@ -98,7 +121,10 @@ class Upstream:
                 self._sign_in(command, file, say)
             elif verb == "BDAT":
                 session.messages.append(file.read(int(command.split()[1])))
+                time.sleep(self._pace)
                 say("250 2.0.0 OK")
+                if session.held is not None and len(session.messages) > self._hold.messages:
+                    self._stop_holding(connection, session)
             elif verb == "DATA":
                 say("354 go on")
                 session.messages.append(b"".join(iter(file.readline, b".\r\n")).replace(b"\r\n..", b"\r\n."))
@@ -108,6 +134,19 @@ class Upstream:
                 return
             else:
                 say("250 2.1.0 OK")
+
+    def _stop_holding(self, connection, session):
+        hold, held = self._hold, session.held
+        hold.used, session.held = True, None
+        if hold.then == "reset":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(connection.detach())
+            raise ConnectionResetError
+        connection.sendall(b"".join(held if hold.then == "answer" else held[:3 * hold.answer]))  # to MAIL, RCPT, BDAT
+        if hold.then == "close":
+            with contextlib.suppress(OSError):
+                connection.unwrap()
+            raise ConnectionResetError
 
     @staticmethod
     def _sign_in(command, file, say):
@@ -195,6 +234,127 @@ class Sessions(Wire):
         session = self.upstream.sessions[0]
         self.assertEqual(session.verbs()[4:], ["MAIL", "RCPT", "BDAT"] * 4)
         self.assertEqual(session.flights, [False, True, True, False])
+
+
+class InFlight(Wire):
+    """Several small messages under way on one connection."""
+
+    def begin_held(self, hold, count, **settings):
+        """One message, and then so many that come together."""
+        self.begin({"connections": "1", "in_flight": "4", **settings}, hold=hold)
+        self.deliver()
+        for _ in range(count):
+            self.outtray.send()
+
+    def states(self):
+        return sorted(entry["state"] for entry in self.outtray.queue())
+
+    def subjects(self):
+        return [email.message_from_bytes(data)["Message-ID"] for data in self.upstream.messages()]
+
+    def test_four_are_under_way_at_one_time(self):
+        self.begin_held(Hold(4), 6)
+        self.wait_messages(7)
+        session, = self.upstream.sessions
+        self.assertEqual(session.verbs()[4:], ["MAIL", "RCPT", "BDAT"] * 7)
+        self.assertEqual(session.flights, [False] + [True] * 6)
+        self.assertEqual(len(set(self.subjects())), 7)
+
+    def test_never_more_than_are_allowed(self):
+        self.begin_held(Hold(3), 3, in_flight="2")
+        eventually(lambda: len(self.upstream.messages()) == 3, "two are under way")
+        entries = self.outtray.queue()
+        self.assertEqual(sorted(entry["in_flight"] for entry in entries), [False, True, True])
+        self.outtray.kill()  # no reply will come
+
+    def test_a_reset_is_uncertain_for_each_of_them_and_no_other(self):
+        self.begin_held(Hold(4, "reset"), 6)
+        eventually(lambda: self.states() == ["queued"] * 2 + ["uncertain"] * 4, "four are in doubt")
+        self.assertEqual(self.outtray.mailbox()["failed"], 1)  # it is one trouble
+        sent = self.subjects()
+        self.outtray.advance(60)
+        eventually(lambda: self.states() == ["uncertain"] * 4, "the others are delivered")
+        self.outtray.advance(20 * 60)
+        self.outtray.wait_empty()
+        again = self.subjects()[5:]
+        self.assertEqual(sorted(again[2:]), sorted(sent[1:]))
+        self.assertFalse(set(again[:2]) & set(sent))
+
+    def test_what_a_server_did_not_look_at_before_it_closed_is_certain(self):
+        self.begin_held(Hold(4, "close", answer=2), 4)
+        self.outtray.wait_empty()
+        self.assertEqual(len(self.upstream.sessions), 2)
+        first, second = self.upstream.sessions
+        self.assertEqual((len(first.messages), len(second.messages)), (5, 2))
+        self.assertEqual(first.messages[3:], second.messages)
+        self.assertEqual(self.outtray.mailbox()["state"], "ready")
+
+    def test_a_refusal_in_their_middle_costs_the_connection_and_no_other_message(self):
+        self.begin({"connections": "1", "in_flight": "4"}, hold=Hold(4), refuse={"RCPT TO:<nobody@": "550 5.1.1 no"})
+        self.deliver()
+        for recipient in ("someone", "nobody", "someone", "someone"):
+            self.outtray.send(recipients=[f"{recipient}@office.test"])
+        eventually(lambda: self.states() == ["dead"], "the others are delivered")
+        self.assertEqual(len(self.upstream.sessions), 1)
+        self.assertEqual(self.upstream.sessions[0].verbs()[-1], "QUIT")
+        self.outtray.send()
+        eventually(lambda: len(self.upstream.sessions) == 2, "a new connection")
+
+    def test_a_large_message_goes_alone(self):
+        self.begin_held(None, 0)
+        for size in (100, 200_000, 100):
+            self.outtray.send(message(body=(b"x" * 70 + b"\r\n") * (size // 72)))
+        self.wait_messages(4)
+        session, = self.upstream.sessions
+        large = max(range(4), key=lambda number: len(session.messages[number]))
+        self.assertFalse(session.flights[large])
+
+    def test_small_mail_of_others_does_not_keep_a_large_message_waiting(self):
+        self.begin({"connections": "1", "in_flight": "4"}, pace=0.05)
+        self.outtray.stop()
+        self.outtray.set("route default", mailboxes="office").set("route scans", mailboxes="office")
+        self.outtray.set("device scanner", address="127.0.3.1", route="scans").start()
+        with Device(self.outtray) as device:
+            for number in range(60):
+                device.sendmail(PRINTER, [RECIPIENT], message())
+                if number == 20:
+                    self.outtray.send(message(body=(b"x" * 70 + b"\r\n") * 2000), source="127.0.3.1")
+        self.wait_messages(61)
+        sizes = [len(data) for data in self.upstream.messages()]
+        self.assertLess(sizes.index(max(sizes)), 50)
+
+    def begin_with_a_queue(self, **options):
+        """Five messages wait when it starts; nobody has ever answered."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            self.upstream = Upstream(self.directory, **options)
+            self.addCleanup(self.upstream.stop)
+            self.outtray = self.relay(self.upstream, start=False)
+            self.outtray.set("mailbox office", in_flight="4", port=silent.getsockname()[1]).start()
+            for _ in range(5):
+                self.outtray.send()
+            self.outtray.stop()
+        time.sleep(1.1)  # what was dropped counts for a second
+        self.outtray.set("mailbox office", port=self.upstream.port).start()
+
+    def test_the_other_connections_wait_for_the_first_sign_in(self):
+        self.begin_with_a_queue()
+        self.wait_messages(5)
+        self.assertEqual(len(self.upstream.sessions), 3)
+
+    def test_a_refused_sign_in_is_tried_by_one_connection(self):
+        self.begin_with_a_queue(refuse={"AUTH": "535 5.7.3 Authentication unsuccessful"})
+        eventually(lambda: self.outtray.mailbox()["state"] == "paused", "the mailbox is paused")
+        time.sleep(0.5)
+        self.assertEqual([verb for session in self.upstream.sessions for verb in session.verbs()].count("AUTH"), 1)
+        self.assertEqual(self.outtray.mailbox()["failed"], 1)
+
+    def test_three_connections_are_used_and_no_more(self):
+        self.begin({"in_flight": "4"})
+        for _ in range(40):
+            self.outtray.send()
+        self.wait_messages(40)
+        self.assertLessEqual(len(self.upstream.sessions), 3)
+        self.assertEqual(len(set(self.subjects())), 40)
 
 
 class EightBit(Wire):

@@ -21,20 +21,27 @@
  *   C: text       the machine sends text CR LF (C~ text: without a line end)
  *   > effect      the machine asks for this
  *   ! event       the shell reports this
- * What the machine does must be what the dialogue says, no more and no less.
+ * What the machine does must be what the dialogue says, no more and no less. With several
+ * transactions under way effects name theirs, counted from 1: "> result 2 final-dot: ...".
  */
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define SCRIPT_MAX   4096
 #define LOG_MAX      (64 * 1024)
-#define BORROWED_MAX 8 /* recipients in the dialogues */
+#define BORROWED_MAX 16 /* transactions in a dialogue that has several under way */
 
 /* ---- a shell that writes down what it is told ------------------------------------------------ */
 
-struct shell {
-    struct client_fsm *fsm;
+struct borrowed {
     struct envelope *envelope;
     struct client_transaction tx;
+    char label[8]; /* "2 "; "" where only one is under way at a time */
+};
+
+struct shell {
+    struct client_fsm *fsm;
+    struct borrowed borrowed[BORROWED_MAX];
+    size_t begun;
     struct bytes log;  /* lines that the dialogue has not confirmed yet */
     struct bytes sent; /* the last line sent, still without its end */
 };
@@ -58,20 +65,26 @@ static void log_sent(struct shell *sh, const uint8_t *data, size_t len)
     }
 }
 
+static const char *label_of(const struct client_effect *e)
+{
+    return e->owner != NULL ? ((const struct borrowed *)e->owner)->label : "";
+}
+
 static void log_judged(struct shell *sh, const char *what, const struct client_effect *e)
 {
     char reply[300];
 
     reply_format(e->reply, reply, sizeof(reply));
-    bytes_printf(&sh->log, "> %s %s: %s\n", what, client_stage_name(e->stage), reply);
+    bytes_printf(&sh->log, "> %s %s%s: %s\n", what, label_of(e), client_stage_name(e->stage),
+                 reply);
 }
 
-static void drop_envelope(struct shell *sh)
+static void drop_envelope(struct borrowed *b)
 {
-    if (sh->envelope != NULL)
-        envelope_done(sh->envelope);
-    free(sh->envelope);
-    sh->envelope = NULL;
+    if (b->envelope != NULL)
+        envelope_done(b->envelope);
+    free(b->envelope);
+    b->envelope = NULL;
 }
 
 static void log_effect(struct shell *sh, const struct client_effect *e)
@@ -97,12 +110,14 @@ static void log_effect(struct shell *sh, const struct client_effect *e)
 
         reply_format(e->reply, reply, sizeof(reply));
         assert_int_equal(e->stage, STAGE_RCPT);
-        bytes_printf(&sh->log, "> recipient %zu: %s\n", e->index, reply);
+        bytes_printf(&sh->log, "> recipient %s%zu: %s\n", label_of(e), e->index, reply);
     } else if (e->kind == CLIENT_RESULT) {
         log_judged(sh, "result", e);
-        drop_envelope(sh); /* no longer borrowed: touching it would be found */
+        drop_envelope(e->owner); /* no longer borrowed: touching it would be found */
     } else if (e->kind == CLIENT_FAILED) {
         log_judged(sh, "failed", e);
+    } else if (*label_of(e) != '\0') {
+        bytes_printf(&sh->log, "> %s %c\n", plain[e->kind], *label_of(e));
     } else {
         bytes_printf(&sh->log, "> %s\n", plain[e->kind]);
     }
@@ -127,10 +142,12 @@ struct dialogue {
     const char *reverse_path;
     bool implicit_tls;
     bool no_auth;
+    bool held;
     bool eight_bit;
     bool dsn;  /* the device has asked for notifications */
     bool cold; /* the connection was idle for long */
     bool no_chunking;
+    uint32_t in_flight;
     uint64_t size;
     bool together; /* octets that arrive in one read must stay together */
 };
@@ -142,34 +159,70 @@ static void ask_for_notifications(struct envelope *e)
     assert_true(envelope_set(&e->recipients[0].orcpt, "rfc822;x@b.example"));
 }
 
-static void fill_envelope(struct shell *sh, const struct dialogue *d)
+/* Size 0: that of the dialogue. */
+static struct borrowed *fill_envelope(struct shell *sh, const struct dialogue *d, uint64_t size)
 {
     const char *list = d->recipients != NULL ? d->recipients : "a@b.example";
+    struct borrowed *b = &sh->borrowed[d->in_flight > 1 ? sh->begun++ : 0];
     char copy[SCRIPT_MAX];
     char *save = NULL;
 
-    drop_envelope(sh);
-    sh->envelope = malloc(sizeof(*sh->envelope));
-    assert_non_null(sh->envelope);
-    envelope_init(sh->envelope);
+    assert_true(sh->begun <= BORROWED_MAX);
+    drop_envelope(b);
+    if (d->in_flight > 1)
+        snprintf(b->label, sizeof(b->label), "%zu ", sh->begun);
+    b->envelope = malloc(sizeof(*b->envelope));
+    assert_non_null(b->envelope);
+    envelope_init(b->envelope);
     snprintf(copy, sizeof(copy), "%s", list);
     for (char *word = strtok_r(copy, " ", &save); word != NULL; word = strtok_r(NULL, " ", &save)) {
         bool done = *word == '-';
 
-        assert_true(envelope_add_recipient(sh->envelope, word + done));
+        assert_true(envelope_add_recipient(b->envelope, word + done));
         if (done)
-            sh->envelope->recipients[sh->envelope->recipient_count - 1].state = RECIPIENT_FAILED;
+            b->envelope->recipients[b->envelope->recipient_count - 1].state = RECIPIENT_FAILED;
     }
-    sh->envelope->body = d->eight_bit ? ENVELOPE_BODY_8BITMIME : ENVELOPE_BODY_7BIT;
+    b->envelope->body = d->eight_bit ? ENVELOPE_BODY_8BITMIME : ENVELOPE_BODY_7BIT;
     if (d->dsn)
-        ask_for_notifications(sh->envelope);
-    sh->envelope->smtputf8 = true; /* says nothing about what the paths need */
-    sh->tx = (struct client_transaction){
+        ask_for_notifications(b->envelope);
+    b->envelope->smtputf8 = true; /* says nothing about what the paths need */
+    b->tx = (struct client_transaction){
         .reverse_path = d->reverse_path != NULL ? d->reverse_path : "scan@office.example",
-        .envelope = sh->envelope,
-        .size = d->size != 0 ? d->size : 1234,
+        .envelope = b->envelope,
+        .size = size != 0      ? size
+                : d->size != 0 ? d->size
+                               : 1234,
         .warm = !d->cold,
+        .owner = b,
     };
+    return b;
+}
+
+static void event_begin(struct shell *sh, const struct dialogue *d)
+{
+    struct borrowed *b = fill_envelope(sh, d, 0);
+
+    assert_true(client_fsm_may_begin(sh->fsm, &b->tx));
+    client_fsm_begin(sh->fsm, &b->tx);
+}
+
+/* Whether another one of that size may begin is looked at; it does not. */
+static void event_may(struct shell *sh, const struct dialogue *d, const char *text)
+{
+    bool yes = strncmp(text, "yes", 3) == 0;
+    const char *size = strchr(text, ' ');
+    struct borrowed *b = fill_envelope(sh, d, size != NULL ? strtoull(size, NULL, 10) : 0);
+
+    if (client_fsm_may_begin(sh->fsm, &b->tx) != yes)
+        fail_msg("it is not so: may %s", text);
+    drop_envelope(b);
+    sh->begun--;
+}
+
+static void event_room(struct shell *sh, const char *text)
+{
+    if (client_fsm_has_room(sh->fsm) != (strcmp(text, "yes") == 0))
+        fail_msg("it is not so: room %s", text);
 }
 
 /* "||" stands for CR LF in mail data. */
@@ -221,7 +274,13 @@ static void event(struct shell *sh, const struct dialogue *d, char *line)
     else if (strcmp(line, "sasl-failed") == 0)
         client_fsm_sasl_failed(sh->fsm, text);
     else if (strcmp(line, "begin") == 0)
-        fill_envelope(sh, d), client_fsm_begin(sh->fsm, &sh->tx);
+        event_begin(sh, d);
+    else if (strcmp(line, "may") == 0)
+        event_may(sh, d, text);
+    else if (strcmp(line, "release") == 0)
+        client_fsm_release(sh->fsm);
+    else if (strcmp(line, "room") == 0)
+        event_room(sh, text);
     else if (strcmp(line, "body") == 0)
         event_body(sh, text);
     else if (strcmp(line, "body-end") == 0)
@@ -294,7 +353,9 @@ static void play(const struct dialogue *d, bool split)
         .helo = "relay.example",
         .implicit_tls = d->implicit_tls,
         .needs_auth = !d->no_auth,
+        .held = d->held,
         .no_chunking = d->no_chunking,
+        .in_flight = d->in_flight,
         .mechanisms = d->mechanisms != NULL ? d->mechanisms : "LOGIN PLAIN",
     };
     struct shell sh = {.fsm = client_fsm_new(&settings)};
@@ -311,7 +372,8 @@ static void play(const struct dialogue *d, bool split)
         play_line(&sh, d, line, &held, split);
     confirm_silence(&sh, "the end");
     client_fsm_free(sh.fsm);
-    drop_envelope(&sh);
+    for (size_t i = 0; i < BORROWED_MAX; i++)
+        drop_envelope(&sh.borrowed[i]);
     bytes_done(&sh.log);
     bytes_done(&sh.sent);
     bytes_done(&held);
@@ -450,6 +512,22 @@ static const struct dialogue openings[] = {
                           "C: \n"
                           "S: 235 ok\n"
                           "> ready\n"},
+    {.name = "held, and then released",
+     .held = true,
+     .script = OFFER("S: 250-AUTH LOGIN XOAUTH2\n") "! release\n" LOGIN_DONE "! release\n"},
+    {.name = "released before it was ready",
+     .held = true,
+     .script = STARTTLS "! release\n"
+                        "! secure\n"
+                        "C: EHLO relay.example\n"
+                        "S: 250-x\n"
+                        "S: 250 AUTH LOGIN\n" LOGIN_DONE},
+    {.name = "held by a server that does not wait",
+     .held = true,
+     .script = OFFER("S: 250-AUTH LOGIN XOAUTH2\n") "S: 421 4.4.1 Connection timed out\n"
+                                                    "> failed ehlo: 421 4.4.1 Connection timed "
+                                                    "out\n"
+                                                    "! release\n"},
     {.name = "QUIT",
      .no_auth = true,
      .script = OFFER("") "> ready\n"
@@ -1594,7 +1672,38 @@ static const struct dialogue whole_flights[] = {
      .script = CHUNKING CHUNK_TAKEN GATHERED
      "! doubted false\n"
      "> result idle: (spool) the in-doubt mark could not be made durable\n"
-     "> failed idle: (spool) the in-doubt mark could not be made durable\n"},
+     "> ready\n" FLOWN},
+    {.name = "it cannot be read: the same",
+     .size = 18,
+     .script = CHUNKING CHUNK_TAKEN "! begin\n"
+                                    "> body\n"
+                                    "! body Subject: x\n"
+                                    "! body-failed damaged\n"
+                                    "> result idle: (spool) damaged\n"
+                                    "> ready\n" FLOWN},
+    {.name = "it is shorter than it said: the same",
+     .size = 19,
+     .script = CHUNKING CHUNK_ASKED "s: 250 ok\n"
+                                    "S: 250 yes\n"
+                                    "C: BDAT 19 LAST\n"
+                                    "> recipient 0: 250 yes\n"
+                                    "> body\n"
+                                    "! body Subject: x||||text.\n"
+                                    "C: Subject: x\n"
+                                    "C: \n"
+                                    "C~ text\n"
+                                    "! body-end\n"
+                                    "> doubt\n"
+                                    "! doubted true\n"
+                                    "C~ .\n"
+                                    "S: 250 ok\n"
+                                    "> result final-dot: 250 ok\n"
+                                    "> ready\n"
+                                    "! begin\n"
+                                    "> body\n" CHUNK "! body-end\n"
+                                    "> result idle: (spool) the message is shorter than its size "
+                                    "says\n"
+                                    "> ready\n"},
     {.name = "behind a refused chunk RSET comes first, and no flight",
      .size = 18,
      .script = CHUNKING CHUNK_TAKEN FLOWN "s: 250 ok\n"
@@ -1613,6 +1722,328 @@ static void a_small_message_on_a_warm_connection_is_one_flight(void **state)
 {
     (void)state;
     play_open(whole_flights, COUNT(whole_flights));
+}
+
+/* ---- several in flight ----------------------------------------------------------------------- */
+
+/* The first message of the connection, and then those with this number. */
+#define SHARED                                                                                     \
+    CHUNKING "! begin\n"                                                                           \
+             "C: MAIL FROM:<scan@office.example>\n"                                                \
+             "C: RCPT TO:<a@b.example>\n"                                                          \
+             "! room no\n"                                                                         \
+             "! may no\n"                                                                          \
+             "s: 250 ok\n"                                                                         \
+             "S: 250 yes\n"                                                                        \
+             "C: BDAT 18 LAST\n"                                                                   \
+             "> recipient 1 0: 250 yes\n"                                                          \
+             "> body 1\n" CHUNK "C: Subject: x\n"                                                  \
+             "C: \n"                                                                               \
+             "C~ tex\n"                                                                            \
+             "! body-end\n"                                                                        \
+             "> doubt 1\n"                                                                         \
+             "! doubted true\n"                                                                    \
+             "C~ t\n"                                                                              \
+             "! room no\n"                                                                         \
+             "S: 250 first\n"                                                                      \
+             "> result 1 final-dot: 250 first\n"                                                   \
+             "> ready\n"
+
+#define GATHER(n)                                                                                  \
+    "! begin\n"                                                                                    \
+    "> body " n "\n" CHUNK "! body-end\n"                                                          \
+    "> doubt " n "\n"
+
+#define LEAVES                                                                                     \
+    "C: MAIL FROM:<scan@office.example>\n"                                                         \
+    "C: RCPT TO:<a@b.example>\n"                                                                   \
+    "C: BDAT 18 LAST\n"                                                                            \
+    "C: Subject: x\n"                                                                              \
+    "C: \n"                                                                                        \
+    "C~ text\n"
+
+#define FLY(n) GATHER(n) "! doubted true\n" LEAVES
+
+#define TAKEN(n)                                                                                   \
+    "s: 250 ok\n"                                                                                  \
+    "s: 250 yes\n"                                                                                 \
+    "S: 250 taken " n "\n"                                                                         \
+    "> recipient " n " 0: 250 yes\n"                                                               \
+    "> result " n " final-dot: 250 taken " n "\n"
+
+#define FLIGHT_ROW .in_flight = 4, .size = 18
+
+static const struct dialogue several[] = {
+    {.name = "four, and each has its replies",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2") FLY("3") FLY("4")
+         FLY("5") "! room no\n"
+                  "! may no\n" TAKEN("2") "! room yes\n" FLY("6") TAKEN("3") TAKEN("4") TAKEN("5")
+                      TAKEN("6") "> ready\n" FLY("7")},
+    {.name = "two where two are allowed",
+     .in_flight = 2,
+     .size = 18,
+     .script = SHARED FLY("2") "! room yes\n" FLY("3") "! room no\n"
+                                                       "! may no\n" TAKEN("2") "! may yes\n"},
+    {.name = "one gathers at a time, and there is room behind it",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2") "! begin\n"
+                               "> body 3\n"
+                               "! may no\n"
+                               "! room yes\n" TAKEN("2") CHUNK
+     "! body-end\n"
+     "> doubt 3\n"
+     "! may no\n"
+     "! doubted true\n" LEAVES "! may yes\n" TAKEN("3") "> ready\n"},
+    {.name = "a large one waits",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2") "! may no 65537\n"
+                               "! may yes 65536\n" TAKEN("2") "> ready\n"
+                                                              "! may yes 65537\n"},
+    {.name = "a cold one waits",
+     FLIGHT_ROW,
+     .cold = true,
+     .script = SHARED "! begin\n"
+                      "C: MAIL FROM:<scan@office.example>\n"
+                      "C: RCPT TO:<a@b.example>\n"
+                      "! may no\n"
+                      "! room no\n"},
+    {.name = "one that cannot be read ends alone",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2") "! begin\n"
+                               "> body 3\n"
+                               "! body Subject: x\n"
+                               "! body-failed damaged\n"
+                               "> result 3 idle: (spool) damaged\n" FLY("4") TAKEN("2")
+                                   TAKEN("4") "> ready\n"},
+    {.name = "one whose mark cannot be made ends alone",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2")
+         GATHER("3") "! doubted false\n"
+                     "> result 3 idle: (spool) the in-doubt mark could not be made durable\n"
+                     "! room yes\n" FLY("4") TAKEN("2") TAKEN("4") "> ready\n"},
+    {.name = "a loss is uncertain for each that has left",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2") FLY("3") GATHER("4") "S: 250 ok\n"
+                                                    "! lost reset\n"
+                                                    "> result 2 final-dot: (lost) reset\n"
+                                                    "> result 3 final-dot: (lost) reset\n"
+                                                    "> result 4 idle: (lost) reset\n"
+                                                    "> failed final-dot: (lost) reset\n"
+                                                    "! doubted true\n"
+                                                    "! room no\n"},
+    {.name = "silence too",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2") FLY("3") TAKEN("2") "! lost timeout\n"
+                                                   "> result 3 final-dot: (timeout) timeout\n"
+                                                   "> failed final-dot: (timeout) timeout\n"},
+    {.name = "of an orderly close only the one that was being answered is uncertain",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2") FLY("3") FLY("4") TAKEN("2") "S: 250 ok\n"
+                                                            "! closed bye\n"
+                                                            "> result 3 final-dot: (lost) bye\n"
+                                                            "> result 4 idle: (lost) bye\n"
+                                                            "> failed final-dot: (lost) bye\n"},
+    {.name = "between two it is none",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2") FLY("3") FLY("4") TAKEN("2") "! closed bye\n"
+                                                            "> result 3 idle: (lost) bye\n"
+                                                            "> result 4 idle: (lost) bye\n"
+                                                            "> failed idle: (lost) bye\n"},
+    {.name = "421 is the reply to one, and those behind were not looked at",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2") FLY("3") FLY("4") GATHER("5")
+         TAKEN("2") "s: 250 ok\n"
+                    "s: 250 yes\n"
+                    "S: 421 4.3.2 bye\n"
+                    "> recipient 3 0: 250 yes\n"
+                    "> result 3 final-dot: 421 4.3.2 bye\n"
+                    "> result 4 idle: 421 4.3.2 bye\n"
+                    "> result 5 idle: 421 4.3.2 bye\n"
+                    "> failed idle: 421 4.3.2 bye\n"},
+    {.name = "421 to MAIL",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2") FLY("3") "S: 421 4.3.2 bye\n"
+                                        "> result 2 mail: 421 4.3.2 bye\n"
+                                        "> result 3 idle: 421 4.3.2 bye\n"
+                                        "> failed mail: 421 4.3.2 bye\n"},
+    {.name = "behind a MAIL that was refused replies are believed, and nothing more leaves",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2") FLY("3") FLY("4") GATHER(
+         "5") "S: 550 5.7.60 no\n"
+              "> result 2 mail: 550 5.7.60 no\n"
+              "! doubted true\n"
+              "! room no\n"
+              "s: 503 5.5.2 MAIL first\n"
+              "S: 503 5.5.2 MAIL first\n" TAKEN(
+                  "3") "s: 250 ok\n"
+                       "s: 250 yes\n"
+                       "S: 250 taken\n"
+                       "> recipient 4 0: 250 yes\n"
+                       "C: QUIT\n"
+                       "> result 4 final-dot: 250 taken\n"
+                       "> result 5 idle: (lost) the connection was closed before it was sent\n"
+                       "> failed final-dot: (protocol) a chunk was in flight when its transaction "
+                       "was refused\n"},
+    {.name = "behind refused recipients the same, also when the next is refused too",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2")
+         FLY("3") "s: 250 ok\n"
+                  "s: 550 5.1.1 no\n"
+                  "S: 554 5.5.1 no valid recipients\n"
+                  "> recipient 2 0: 550 5.1.1 no\n"
+                  "> result 2 rcpt: 550 5.1.1 no\n"
+                  "s: 250 ok\n"
+                  "s: 501 5.1.3 bad address\n"
+                  "S: 554 5.5.1 no valid recipients\n"
+                  "> recipient 3 0: 501 5.1.3 bad address\n"
+                  "> result 3 rcpt: 501 5.1.3 bad address\n"
+                  "C: QUIT\n"
+                  "> failed final-dot: (protocol) a chunk was in flight when its transaction was "
+                  "refused\n"},
+    {.name = "a server that has read the chunk for commands",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2") FLY("3") FLY("4")
+         GATHER("5") "s: 550 5.7.60 no\n"
+                     "s: 503 5.5.2 MAIL first\n"
+                     "s: 503 5.5.2 MAIL first\n"
+                     "S: 500 5.5.2 what?\n"
+                     "> result 2 mail: 550 5.7.60 no\n"
+                     "> result 3 final-dot: (protocol) behind a message that was refused the "
+                     "server is out of "
+                     "step: it answers 500 while waiting for the reply to MAIL\n"
+                     "> result 4 final-dot: (protocol) behind a message that was refused the "
+                     "server is out of "
+                     "step: it answers 500 while waiting for the reply to MAIL\n"
+                     "> result 5 idle: (protocol) behind a message that was refused the server is "
+                     "out of step: "
+                     "it answers 500 while waiting for the reply to MAIL\n"
+                     "> failed final-dot: (protocol) behind a message that was refused the server "
+                     "is out of "
+                     "step: it answers 500 while waiting for the reply to MAIL\n"},
+    {.name = "it closes as well, in an orderly way: that is no better",
+     FLIGHT_ROW,
+     .together = true,
+     .script = SHARED FLY("2") FLY("3") "s: 550 5.7.60 no\n"
+                                        "s: 503 5.5.2 MAIL first\n"
+                                        "S: 503 5.5.2 MAIL first\n"
+                                        "> result 2 mail: 550 5.7.60 no\n"
+                                        "S: 502 5.5.1 what?\n"
+                                        "> result 3 final-dot: (protocol) behind a message that "
+                                        "was refused the server is out of "
+                                        "step: it answers 502 while waiting for the reply to MAIL\n"
+                                        "> failed final-dot: (protocol) behind a message that was "
+                                        "refused the server is out of "
+                                        "step: it answers 502 while waiting for the reply to MAIL\n"
+                                        "! closed bye\n"},
+    {.name = "a refused chunk: those behind it are believed, then RSET comes first",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2") FLY("3") "s: 250 ok\n"
+                                        "s: 250 yes\n"
+                                        "S: 554 5.6.0 no\n"
+                                        "> recipient 2 0: 250 yes\n"
+                                        "> result 2 final-dot: 554 5.6.0 no\n"
+                                        "! room no\n"
+                                        "s: 250 ok\n"
+                                        "s: 250 yes\n"
+                                        "S: 554 5.6.0 no\n"
+                                        "> recipient 3 0: 250 yes\n"
+                                        "> result 3 final-dot: 554 5.6.0 no\n"
+                                        "> ready\n"
+                                        "! begin\n"
+                                        "C: RSET\n"
+                                        "C: MAIL FROM:<scan@office.example>\n"
+                                        "C: RCPT TO:<a@b.example>\n"},
+    {.name = "what gathers then waits for RSET",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2") FLY("3") GATHER("4") "s: 250 ok\n"
+                                                    "s: 250 yes\n"
+                                                    "S: 554 5.6.0 no\n"
+                                                    "> recipient 2 0: 250 yes\n"
+                                                    "> result 2 final-dot: 554 5.6.0 no\n"
+                                                    "! doubted true\n"
+                                                    "s: 250 ok\n"
+                                                    "s: 250 yes\n"
+                                                    "S: 554 5.6.0 no\n"
+                                                    "> recipient 3 0: 250 yes\n"
+                                                    "C: RSET\n"
+                                                    "> result 3 final-dot: 554 5.6.0 no\n"
+                                                    "S: 250 reset\n" LEAVES TAKEN("4") "> ready\n"},
+    {.name = "which is not needed when the next one was taken",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2") FLY("3")
+         GATHER("4") "s: 250 ok\n"
+                     "s: 250 yes\n"
+                     "S: 554 5.6.0 no\n"
+                     "> recipient 2 0: 250 yes\n"
+                     "> result 2 final-dot: 554 5.6.0 no\n"
+                     "! doubted true\n"
+                     "s: 250 ok\n"
+                     "s: 250 yes\n"
+                     "S: 250 ok\n"
+                     "> recipient 3 0: 250 yes\n" LEAVES
+                     "> result 3 final-dot: 250 ok\n" TAKEN("4") "> ready\n"},
+    {.name = "a server that refuses that RSET has been sent nothing",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2")
+         GATHER("3") "! doubted true\n" LEAVES GATHER("4") "s: 250 ok\n"
+                                                           "s: 250 yes\n"
+                                                           "S: 554 5.6.0 no\n"
+                                                           "> recipient 2 0: 250 yes\n"
+                                                           "> result 2 final-dot: 554 5.6.0 no\n"
+                                                           "! doubted true\n"
+                                                           "s: 250 ok\n"
+                                                           "s: 250 yes\n"
+                                                           "S: 554 5.6.0 no\n"
+                                                           "> recipient 3 0: 250 yes\n"
+                                                           "C: RSET\n"
+                                                           "> result 3 final-dot: 554 5.6.0 no\n"
+                                                           "S: 500 5.5.1 what?\n"
+                                                           "> result 4 idle: 500 5.5.1 what?\n"
+                                                           "> failed idle: 500 5.5.1 what?\n"},
+    {.name = "a server that keeps a refused transaction open",
+     FLIGHT_ROW,
+     .script =
+         SHARED FLY("2") FLY("3") "s: 250 ok\n"
+                                  "s: 250 yes\n"
+                                  "S: 554 5.6.0 no\n"
+                                  "> recipient 2 0: 250 yes\n"
+                                  "> result 2 final-dot: 554 5.6.0 no\n"
+                                  "S: 503 5.5.1 nested MAIL\n"
+                                  "> result 3 final-dot: (protocol) behind a message that was "
+                                  "refused the server is out of "
+                                  "step: it answers 503 while waiting for the reply to MAIL\n"
+                                  "> failed final-dot: (protocol) behind a message that was "
+                                  "refused the server is out of "
+                                  "step: it answers 503 while waiting for the reply to MAIL\n"},
+    {.name = "354 where none can be",
+     FLIGHT_ROW,
+     .script = SHARED FLY("2") FLY("3") "S: 354 go on\n"
+                                        "> result 2 final-dot: (protocol) unexpected reply while "
+                                        "waiting for the reply to MAIL: "
+                                        "354 go on\n"
+                                        "> result 3 final-dot: (protocol) unexpected reply while "
+                                        "waiting for the reply to MAIL: "
+                                        "354 go on\n"
+                                        "> failed final-dot: (protocol) unexpected reply while "
+                                        "waiting for the reply to MAIL: "
+                                        "354 go on\n"},
+    {.name = "while something is under way or gathers there is no QUIT",
+     FLIGHT_ROW,
+     .script = SHARED "! begin\n"
+                      "> body 2\n"
+                      "! quit\n" CHUNK "! body-end\n"
+                      "> doubt 2\n"
+                      "! quit\n"
+                      "! doubted true\n" LEAVES "! quit\n" TAKEN("2") "> ready\n"
+                                                                      "! quit\n"
+                                                                      "C: QUIT\n"},
+};
+
+static void small_messages_share_a_connection(void **state)
+{
+    (void)state;
+    play_open(several, COUNT(several));
 }
 
 static const struct dialogue ends_by_421[] = {
@@ -2540,6 +2971,7 @@ int main(void)
         cmocka_unit_test(a_refusal_in_the_middle_of_mail_data_is_its_reply),
         cmocka_unit_test(mail_data_is_one_chunk_where_the_server_takes_it),
         cmocka_unit_test(a_small_message_on_a_warm_connection_is_one_flight),
+        cmocka_unit_test(small_messages_share_a_connection),
         cmocka_unit_test(a_421_ends_the_session_after_it_was_used),
         cmocka_unit_test(what_nothing_asked_for_ends_an_idle_session),
         cmocka_unit_test(a_long_initial_response_waits_for_334),

@@ -241,6 +241,7 @@ static const char everything[] = "[relay]\n"
                                  "ca_file = /etc/outtray/ca.pem\n"
                                  "helo = out.example.net\n"
                                  "connections = 7\n"
+                                 "in_flight = 4\n"
                                  "messages_per_minute = 8\n"
                                  "urgent_reserve = 2\n"
                                  "recipients_per_day = 9\n"
@@ -314,6 +315,7 @@ static const char everything[] = "[relay]\n"
                                  "app_scope = smtp/.default\n"
                                  "user_scope = smtp offline_access\n"
                                  "connections = 4\n"
+                                 "in_flight = 2\n"
                                  "messages_per_minute = 40\n"
                                  "recipients_per_day = 400\n"
                                  "recipients_per_message = 14\n"
@@ -360,6 +362,7 @@ static void oauth_keys_reach_their_fields(void **state)
     assert_int_equal(mb->tls, CONFIG_TLS_IMPLICIT);
     assert_string_equal(mb->login, "someone");
     assert_int_equal(mb->connections, 4);
+    assert_int_equal(mb->in_flight, 2);
     assert_int_equal(mb->messages_per_minute, 40);
     assert_int_equal(mb->recipients_per_day, 400);
     assert_int_equal(mb->recipients_per_message, 14);
@@ -492,6 +495,8 @@ static void every_key_reaches_its_field(void **state)
     assert_string_equal(mb->ca_file, "/etc/outtray/ca.pem");
     assert_string_equal(mb->helo, "out.example.net");
     assert_int_equal(mb->connections, 7);
+    assert_int_equal(mb->in_flight, 4);
+    assert_int_equal(c->mailboxes[0].in_flight, 1);
     assert_int_equal(mb->messages_per_minute, 8);
     assert_int_equal(mb->recipients_per_day, 9);
     assert_int_equal(mb->urgent_reserve, 2);

@@ -54,6 +54,7 @@ static void every_preset_names_a_sane_server(void **state)
         assert_int_equal(p->tls, p->port == 465 ? CONFIG_TLS_IMPLICIT : CONFIG_TLS_STARTTLS);
         assert_true(p->mechanisms != 0 && p->auth != 0);
         assert_true(p->connections >= 1 && p->connections <= 5);
+        assert_int_equal(p->in_flight, 1);
         assert_true(p->max_size >= 10u * 1024 * 1024);
     }
     config_free(c);

@@ -28,9 +28,22 @@ static void insert(struct fixture *f, struct schedule_entry *e, enum lane lane, 
     assert_true(schedule_insert(f->s, e, f->route, lane, device, due_ms, order));
 }
 
+/* Looking first, however often, takes nothing and changes nothing. */
+static struct schedule_entry *pick(struct fixture *f, enum lane lowest, uint64_t now_ms)
+{
+    const struct schedule_entry *seen = schedule_peek_from(f->s, f->route, lowest, now_ms);
+    struct schedule_entry *picked;
+
+    assert_true(seen == NULL || seen->queued);
+    assert_ptr_equal(schedule_peek_from(f->s, f->route, lowest, now_ms), seen);
+    picked = schedule_pick_from(f->s, f->route, lowest, now_ms);
+    assert_ptr_equal(picked, seen);
+    return picked;
+}
+
 static void expect(struct fixture *f, uint64_t now_ms, const struct schedule_entry *e)
 {
-    struct schedule_entry *picked = schedule_pick(f->s, f->route, now_ms);
+    struct schedule_entry *picked = pick(f, LANE_BULK, now_ms);
 
     if (picked != e)
         fail_msg("picked %lld, not %lld", picked != NULL ? (long long)picked->order : -1,
@@ -70,10 +83,10 @@ static void lanes_below_a_given_one_can_be_left_alone(void **state)
     insert(&f, &e[2], LANE_URGENT, "a", 300, 3);
     assert_int_equal(schedule_next_due_from(f.s, f.route, LANE_URGENT, 0), 300);
     assert_int_equal(schedule_next_due_from(f.s, f.route, LANE_NORMAL, 0), 200);
-    assert_null(schedule_pick_from(f.s, f.route, LANE_URGENT, 250));
-    assert_ptr_equal(schedule_pick_from(f.s, f.route, LANE_NORMAL, 250), &e[1]);
-    assert_null(schedule_pick_from(f.s, f.route, LANE_NORMAL, 250));
-    assert_ptr_equal(schedule_pick_from(f.s, f.route, LANE_URGENT, 300), &e[2]);
+    assert_null(pick(&f, LANE_URGENT, 250));
+    assert_ptr_equal(pick(&f, LANE_NORMAL, 250), &e[1]);
+    assert_null(pick(&f, LANE_NORMAL, 250));
+    assert_ptr_equal(pick(&f, LANE_URGENT, 300), &e[2]);
     expect(&f, 300, &e[0]);
     schedule_free(f.s);
 }

@@ -5,6 +5,7 @@
 
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +20,7 @@ struct stream {
     void *ctx;
     struct net_address address;
     struct stream *next;
-    char sent[512];
+    char sent[2048];
     bool shut;
 };
 
@@ -173,11 +174,16 @@ void dns_cancel(struct dns_query *q)
     (void)q;
 }
 
+static struct letter *read_letter; /* whose read is under way */
+static queue_read_fn *read_done;
+static void *read_ctx;
+
 void letter_read(struct letter *l, queue_read_fn *done, void *ctx)
 {
-    (void)l;
-    (void)done;
-    (void)ctx;
+    assert_null(read_letter); /* one at a time */
+    read_letter = l;
+    read_done = done;
+    read_ctx = ctx;
 }
 
 static bool converted;
@@ -196,6 +202,9 @@ struct owner {
     unsigned slots; /* taken, the client's own included */
     unsigned ready;
     unsigned closed;
+    bool quits;              /* when it is ready again */
+    void *doubted;           /* whose mark was asked for last */
+    char results[1000];      /* lines */
     enum client_stage stage; /* of the failure */
     struct reply failure;
 };
@@ -221,31 +230,39 @@ static void give_slot(void *ctx, struct client *c)
 
 static void on_ready(void *ctx, struct client *c)
 {
-    (void)c;
-    ((struct owner *)ctx)->ready++;
+    struct owner *o = ctx;
+    o->ready++;
+    if (o->quits)
+        client_quit(c);
 }
 
-static void on_recipient(void *ctx, struct client *c, size_t index, const struct reply *reply)
+static void on_recipient(void *ctx, struct client *c, void *whose, size_t index,
+                         const struct reply *reply)
 {
     (void)ctx;
     (void)c;
+    (void)whose;
     (void)index;
     (void)reply;
 }
 
-static void on_doubt(void *ctx, struct client *c)
+static void on_doubt(void *ctx, struct client *c, void *whose)
 {
-    (void)ctx;
+    struct owner *o = ctx;
     (void)c;
+    o->doubted = whose;
 }
 
-static void on_result(void *ctx, struct client *c, enum client_stage stage,
+static void on_result(void *ctx, struct client *c, void *whose, enum client_stage stage,
                       const struct reply *reply)
 {
-    (void)ctx;
+    struct owner *o = ctx;
+    char text[200];
     (void)c;
-    (void)stage;
-    (void)reply;
+    reply_format(reply, text, sizeof(text));
+    size_t have = strlen(o->results);
+    snprintf(o->results + have, sizeof(o->results) - have, "%s %s %s\n",
+             whose != NULL ? (const char *)whose : "-", client_stage_name(stage), text);
 }
 
 static void on_failed(void *ctx, struct client *c, enum client_stage stage,
@@ -285,6 +302,7 @@ static int set_up(void **state)
     *o = (struct owner){.slots = 1, .slots_free = 2};
     refused_at_once = 0;
     converted = false;
+    read_letter = NULL;
     o->client = client_new(NULL, NULL, &target, 1, &events, o);
     assert_non_null(o->client);
     *state = o;
@@ -531,7 +549,165 @@ static void eight_bit_mail_is_converted_where_it_must_be(void **state)
     }
 }
 
+/* ---- several at a time ----------------------------------------------------------------------- */
+
+static const struct client_target shared_target = {.mailbox = "office",
+                                                   .host = "smtp.example",
+                                                   .port = 465,
+                                                   .implicit_tls = true,
+                                                   .in_flight = 4,
+                                                   .helo = "relay.example"};
+
+static int set_up_shared(void **state)
+{
+    (void)set_up(state);
+    struct owner *o = *state;
+    client_free(o->client);
+    o->client = client_new(NULL, NULL, &shared_target, 1, &events, o);
+    assert_non_null(o->client);
+    resolve(1);
+    streams->on->on_connected(streams->ctx);
+    say("220 hello\r\n");
+    say("250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n");
+    return 0;
+}
+
+static struct recipient somebody = {
+    .forward_path = (char[]){"c@d.example"}, .notify = (char[]){""}, .orcpt = (char[]){""}};
+static const struct envelope envelope = {
+    .recipients = &somebody, .recipient_count = 1, .ret = (char[]){""}, .envid = (char[]){""}};
+
+/* Both the letter and its owner are the name. */
+static void submit(struct owner *o, const char *name, uint64_t size)
+{
+    const struct client_transaction tx = {.reverse_path = name,
+                                          .envelope = &envelope,
+                                          .size = size,
+                                          .warm = true,
+                                          .owner = (void *)name};
+    client_submit(o->client, &tx, (struct letter *)name);
+}
+
+static void sent(const char *text)
+{
+    assert_string_equal(streams->sent, text);
+    memset(streams->sent, 0, sizeof(streams->sent));
+}
+
+static void give(const char *name, const char *text)
+{
+    assert_non_null(read_letter);
+    assert_string_equal((const char *)read_letter, name);
+    read_letter = NULL;
+    read_done(read_ctx, (const uint8_t *)text, strlen(text), NULL);
+}
+
+/* Its body and its mark. */
+static void let_leave(struct owner *o, const char *name)
+{
+    give(name, "hello");
+    give(name, "");
+    assert_string_equal(o->doubted, name);
+    client_doubted(o->client, true);
+}
+
+#define TAKEN "250 ok\r\n250 ok\r\n250 taken\r\n"
+
+/* A chunk has succeeded. */
+static void warm_up(struct owner *o)
+{
+    memset(streams->sent, 0, sizeof(streams->sent));
+    assert_false(client_has_room(o->client));
+    submit(o, "first", 5);
+    assert_false(client_has_room(o->client));
+    say("250 ok\r\n250 ok\r\n");
+    let_leave(o, "first");
+    sent("MAIL FROM:<first>\r\nRCPT TO:<c@d.example>\r\nBDAT 5 LAST\r\nhello");
+    say("250 taken\r\n");
+    assert_string_equal(o->results, "first final-dot 250 taken\n");
+    memset(o->results, 0, sizeof(o->results));
+}
+
+static void what_may_not_fly_yet_waits_in_line(void **state)
+{
+    struct owner *o = *state;
+    warm_up(o);
+    submit(o, "a", 5);
+    submit(o, "b", 5);
+    assert_true(client_has_room(o->client));
+    submit(o, "large", CLIENT_FLIGHT_MAX + 1);
+    submit(o, "c", 5);
+    assert_false(client_has_room(o->client)); /* four */
+    sent("");
+    let_leave(o, "a");
+    sent("MAIL FROM:<a>\r\nRCPT TO:<c@d.example>\r\nBDAT 5 LAST\r\nhello");
+    let_leave(o, "b");
+    sent("MAIL FROM:<b>\r\nRCPT TO:<c@d.example>\r\nBDAT 5 LAST\r\nhello");
+    assert_null(read_letter);
+    say(TAKEN);
+    assert_false(client_has_room(o->client)); /* the large one is in the way */
+    sent("");
+    say(TAKEN);
+    assert_string_equal(o->results, "a final-dot 250 taken\nb final-dot 250 taken\n");
+    sent("MAIL FROM:<large>\r\nRCPT TO:<c@d.example>\r\n");
+    assert_null(read_letter);
+    say("250 ok\r\n550 no\r\n");
+    assert_non_null(strstr(o->results, "large rcpt 550 no\n"));
+    sent("RSET\r\nMAIL FROM:<c>\r\nRCPT TO:<c@d.example>\r\n");
+}
+
+static void a_session_that_ends_gives_back_what_waits(void **state)
+{
+    struct owner *o = *state;
+    struct error err = ERROR_INIT;
+    warm_up(o);
+    submit(o, "a", 5);
+    submit(o, "b", 5);
+    submit(o, "c", 5);
+    let_leave(o, "a");
+    error_set(&err, ERROR_IO, "reset");
+    streams->on->on_end(streams->ctx, STREAM_END_RESET, &err);
+    assert_string_equal(o->results, "a final-dot (lost) reset\n"
+                                    "b idle (lost) reset\n"
+                                    "c idle (lost) the connection ended before it was sent\n");
+    assert_int_equal(o->closed, 1);
+    assert_false(client_has_room(o->client));
+}
+
+static void one_that_cannot_be_read_lets_the_next_begin(void **state)
+{
+    struct owner *o = *state;
+    struct error err = ERROR_INIT;
+    warm_up(o);
+    submit(o, "a", 5);
+    submit(o, "b", 5);
+    error_set(&err, ERROR_IO, "damaged");
+    read_letter = NULL;
+    read_done(read_ctx, NULL, 0, &err);
+    assert_string_equal(o->results, "a idle (spool) damaged\n");
+    let_leave(o, "b");
+    sent("MAIL FROM:<b>\r\nRCPT TO:<c@d.example>\r\nBDAT 5 LAST\r\nhello");
+}
+
+static void quit_gives_back_what_waits(void **state)
+{
+    struct owner *o = *state;
+    warm_up(o);
+    o->quits = true;
+    submit(o, "a", 5);
+    submit(o, "large", CLIENT_FLIGHT_MAX + 1);
+    let_leave(o, "a");
+    sent("MAIL FROM:<a>\r\nRCPT TO:<c@d.example>\r\nBDAT 5 LAST\r\nhello");
+    say(TAKEN);
+    assert_string_equal(o->results,
+                        "a final-dot 250 taken\n"
+                        "large idle (lost) the connection was closed before it was sent\n");
+    sent("QUIT\r\n");
+}
+
 #define FRESH(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+#define SHARED(test) cmocka_unit_test_setup_teardown(test, set_up_shared, tear_down)
 
 int main(void)
 {
@@ -547,6 +723,10 @@ int main(void)
         FRESH(a_reply_in_drops_ends_in_time),
         FRESH(an_idle_connection_waits_for_no_reply),
         FRESH(eight_bit_mail_is_converted_where_it_must_be),
+        SHARED(what_may_not_fly_yet_waits_in_line),
+        SHARED(a_session_that_ends_gives_back_what_waits),
+        SHARED(one_that_cannot_be_read_lets_the_next_begin),
+        SHARED(quit_gives_back_what_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
