@@ -97,3 +97,20 @@ bool ehlo_choose_mechanism(const struct ehlo *e, const char *wanted, char *out_n
     }
     return false;
 }
+
+void ehlo_forget_mechanism(struct ehlo *e, const char *name)
+{
+    char left[EHLO_AUTH_MAX] = "";
+    const char *at = e->auth;
+    const char *word;
+    size_t used = 0;
+    size_t len;
+
+    while (next_word(&at, &word, &len)) {
+        if (len == strlen(name) && strncasecmp(word, name, len) == 0)
+            continue;
+        used += (size_t)snprintf(left + used, sizeof(left) - used, "%s%.*s", used > 0 ? " " : "",
+                                 (int)len, word);
+    }
+    memcpy(e->auth, left, sizeof(e->auth));
+}

@@ -35,5 +35,7 @@ void ehlo_learn(struct ehlo *out, const struct reply_parser *p);
 /* Writes the first of `wanted` (words, in order of preference) that the server offers. False when
  * it offers none of them, or when its name does not fit. */
 bool ehlo_choose_mechanism(const struct ehlo *e, const char *wanted, char *out_name, size_t size);
+/* The server does not know this mechanism after all. */
+void ehlo_forget_mechanism(struct ehlo *e, const char *name);
 
 #endif

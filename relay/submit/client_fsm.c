@@ -577,12 +577,30 @@ static void ask_auth_again(struct client_fsm *f)
     ask(f, "AUTH LOGIN");
 }
 
+/* A mechanism that is announced and not implemented says nothing about who signs in, and counts
+ * towards no lockout. False when no other one is left. */
+static bool try_another(struct client_fsm *f)
+{
+    char next[sizeof(f->mechanism)];
+
+    if (f->reply.code != 502)
+        return false;
+    ehlo_forget_mechanism(&f->facts, f->mechanism);
+    if (!ehlo_choose_mechanism(&f->facts, f->mechanisms, next, sizeof(next)))
+        return false;
+    forget_response(f);
+    begin_auth(f);
+    return true;
+}
+
 static void on_auth(struct client_fsm *f)
 {
     if (refuses_form(f)) {
         ask_auth_again(f);
         return;
     }
+    if (try_another(f))
+        return;
     if (f->reply.code == 334) {
         on_challenge(f);
         return;

@@ -7,7 +7,8 @@
  * The way of a session: greeting, EHLO, STARTTLS (required unless the settings say implicit TLS),
  * EHLO again with everything learnt before forgotten (RFC 3207 4.2), AUTH, then any number of
  * transactions, QUIT. AUTH carries the first response when there is one that fits; LOGIN is asked
- * for once more without, if the server refuses that form. A server that does not offer STARTTLS
+ * for once more without, if the server refuses that form, and the next mechanism
+ * tried when one turns out not to be implemented (502). A server that does not offer STARTTLS
  * ends the session with LOCAL_TLS: there is no way on in clear.
  *
  * The way of a transaction: MAIL and every RCPT in one flight when PIPELINING is offered, else one

@@ -456,6 +456,34 @@ static const struct dialogue openings[] = {
                                                     "C: AUTH PLAIN VVA=\n"
                                                     "S: 235 ok\n"
                                                     "> ready\n"},
+    {.name = "one that is announced and not implemented: the next one",
+     .mechanisms = "PLAIN LOGIN",
+     .script = OFFER("S: 250-AUTH PLAIN LOGIN\n") "> sasl-start PLAIN\n"
+                                                  "! sasl UP\n"
+                                                  "C: AUTH PLAIN VVA=\n"
+                                                  "S: 502 5.3.3 Command not implemented\n"
+                                                  "> sasl-start LOGIN\n"
+                                                  "! sasl scan\n"
+                                                  "C: AUTH LOGIN c2Nhbg==\n"
+                                                  "S: 334 UGFzc3dvcmQ6\n"
+                                                  "> sasl-step Password:\n"
+                                                  "! sasl secret\n"
+                                                  "C: c2VjcmV0\n"
+                                                  "S: 235 ok\n"
+                                                  "> ready\n"},
+    {.name = "none that is announced is implemented",
+     .mechanisms = "PLAIN LOGIN",
+     .script =
+         OFFER("S: 250-AUTH PLAIN LOGIN\n") "> sasl-start PLAIN\n"
+                                            "! sasl UP\n"
+                                            "C: AUTH PLAIN VVA=\n"
+                                            "S: 502 5.3.3 Command not implemented\n"
+                                            "> sasl-start LOGIN\n"
+                                            "! sasl scan\n"
+                                            "C: AUTH LOGIN c2Nhbg==\n"
+                                            "S: 502 5.3.3 Command not implemented\n"
+                                            "C: QUIT\n"
+                                            "> failed auth: 502 5.3.3 Command not implemented\n"},
     {.name = "LOGIN with the name at once",
      .script = SIGNING_IN "! sasl scan\n"
                           "C: AUTH LOGIN c2Nhbg==\n"

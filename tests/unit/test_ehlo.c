@@ -134,6 +134,27 @@ static void our_order_chooses_among_whole_names(void **state)
     }
 }
 
+static void a_mechanism_is_forgotten_by_its_whole_name(void **state)
+{
+    static const struct {
+        const char *auth;
+        const char *name;
+        const char *left;
+    } rows[] = {{"PLAIN LOGIN XOAUTH2", "LOGIN", "PLAIN XOAUTH2"},
+                {"PLAIN LOGIN", "LOGIN", "PLAIN"},
+                {"PLAIN", "PLAIN", ""},
+                {"plain PLAINER", "PLAIN", "PLAINER"},
+                {"LOGIN", "PLAIN", "LOGIN"},
+                {"", "PLAIN", ""}};
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct ehlo e = {.has_auth = true};
+        snprintf(e.auth, sizeof(e.auth), "%s", rows[i].auth);
+        ehlo_forget_mechanism(&e, rows[i].name);
+        assert_string_equal(e.auth, rows[i].left);
+    }
+}
+
 static void a_list_of_mechanisms_without_end_is_cut(void **state)
 {
     char wire[4000] = "250-x\r\n";
@@ -155,6 +176,7 @@ int main(void)
         cmocka_unit_test(a_reply_of_one_line_announces_nothing),
         cmocka_unit_test(size_limits_are_numbers_or_none),
         cmocka_unit_test(our_order_chooses_among_whole_names),
+        cmocka_unit_test(a_mechanism_is_forgotten_by_its_whole_name),
         cmocka_unit_test(a_list_of_mechanisms_without_end_is_cut),
     };
 
