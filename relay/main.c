@@ -142,6 +142,12 @@ static void on_queued(void *ctx)
     dispatch_wake(r->dispatch);
 }
 
+static void on_coming(void *ctx, const char *route)
+{
+    struct relay *r = ctx;
+    dispatch_expect(r->dispatch, route);
+}
+
 static void on_settled(void *ctx, uint64_t id, enum queue_state state, size_t failed,
                        const char *device, const char *reason)
 {
@@ -440,6 +446,7 @@ static bool start_intake(struct relay *r, struct error *err)
                                              .join = r->join,
                                              .registry = r->registry,
                                              .route_max_size = route_max_size,
+                                             .on_coming = on_coming,
                                              .on_queued = on_queued,
                                              .ctx = r};
     return intake_start(r->intake, &settings, err);

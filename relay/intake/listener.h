@@ -43,6 +43,8 @@ struct intake_settings {
     struct registry *registry; /* NULL = nobody keeps what is seen of devices */
     /* Octets of mail data that the route's mailboxes take today; 0 = no limit known. */
     uint64_t (*route_max_size)(void *ctx, const char *route);
+    /* A device begins to send mail data of this route. */
+    void (*on_coming)(void *ctx, const char *route);
     /* Something new is due. */
     void (*on_queued)(void *ctx);
     void *ctx;

@@ -80,6 +80,13 @@ static struct queue_writer *open_writer(struct session *s, struct error *err)
     return NULL;
 }
 
+static void tell_coming(const struct session *s)
+{
+    const struct intake_settings *intake = s->set.intake;
+    const struct envelope *e = server_fsm_envelope(s->fsm);
+    intake->on_coming(intake->ctx, routing_of(intake->config, s->access.device, e));
+}
+
 void session_begin_mail(struct session *s)
 {
     struct error err = ERROR_INIT;
@@ -91,6 +98,8 @@ void session_begin_mail(struct session *s)
     if (s->writer == NULL) {
         s->set.counts->refused++;
         log_refused_open(s, &err);
+    } else {
+        tell_coming(s);
     }
     server_fsm_opened(s->fsm, s->writer != NULL ? queue_writer_id(s->writer) : 0,
                       s->writer != NULL ? NULL : &err, &effect);
