@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <ifaddrs.h>
 #include <limits.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +18,7 @@
 #include "relay/base/tls_certificate.h"
 
 #define OWN_NAME_MAX 254
+#define TRIAL_MS     20000
 #define DAY_MS       INT64_C(86400000)
 
 /* Of one listener; the first one is [relay]'s, which listeners without their own use. */
@@ -246,26 +249,31 @@ _Noreturn static void report_trial(int fd, const struct config *config, uint64_t
     _exit(write(fd, &err, sizeof err) == sizeof err ? 0 : 1);
 }
 
-static bool await_trial(pid_t child, int fd, struct error *err)
+/* What the child found; false when it did not say so in time, and has been ended. */
+static bool await_trial(pid_t child, int fd, struct error *out_found)
 {
-    struct error found = ERROR_INIT;
-    ssize_t got;
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    int ready;
+    ssize_t got = 0;
     do
-        got = read(fd, &found, sizeof found);
-    while (got < 0 && errno == EINTR);
+        ready = poll(&p, 1, TRIAL_MS);
+    while (ready < 0 && errno == EINTR);
+    if (ready > 0)
+        got = read(fd, out_found, sizeof *out_found);
+    else
+        (void)kill(child, SIGKILL);
     while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
         ;
-    if (got != sizeof found)
-        return error_set(err, ERROR_IO, "the trial of the listeners' certificates ended early");
-    if (found.kind != ERROR_NONE)
-        *err = found;
-    return found.kind == ERROR_NONE;
+    return got == sizeof *out_found;
 }
 
 /* Making and trying certificates brings in some three megabytes of the TLS library, which a relay
- * that nobody speaks TLS to has no use for: a child does it and takes them with it. */
+ * that nobody speaks TLS to has no use for: a child does it and takes them with it. Of a process
+ * with threads a child inherits locks that nobody will open, in a library that does not care for
+ * that: then the relay does it itself. */
 static bool try_in_child(const struct config *config, uint64_t wall_ms, struct error *err)
 {
+    struct error found = ERROR_INIT;
     int fds[2];
     if (pipe2(fds, O_CLOEXEC) != 0)
         return try_all(config, wall_ms, err);
@@ -273,9 +281,13 @@ static bool try_in_child(const struct config *config, uint64_t wall_ms, struct e
     if (child == 0)
         report_trial(fds[1], config, wall_ms);
     (void)close(fds[1]);
-    bool ok = child > 0 ? await_trial(child, fds[0], err) : try_all(config, wall_ms, err);
+    bool heard = child > 0 && await_trial(child, fds[0], &found);
     (void)close(fds[0]);
-    return ok;
+    if (!heard)
+        return try_all(config, wall_ms, err);
+    if (found.kind != ERROR_NONE)
+        *err = found;
+    return found.kind == ERROR_NONE;
 }
 
 static bool is_any_needed(const struct config *c)

@@ -121,6 +121,7 @@ struct fixture {
     struct clock clock;
     struct config_mailbox mailboxes[2];
     uint32_t order[2];
+    char name[16];
     struct config_route route;
     struct config config;
     struct dispatch *dispatch;
@@ -147,10 +148,9 @@ static int set_up(void **state)
                                                   .in_flight = 1,
                                                   .messages_per_minute = 2};
     }
-    f->route = (struct config_route){.name = (char[]){"default"},
-                                     .mailboxes = f->order,
-                                     .mailbox_count = 2,
-                                     .choose = CONFIG_CHOOSE_ORDER};
+    snprintf(f->name, sizeof(f->name), "default");
+    f->route = (struct config_route){
+        .name = f->name, .mailboxes = f->order, .mailbox_count = 2, .choose = CONFIG_CHOOSE_ORDER};
     f->config = (struct config){
         .mailboxes = f->mailboxes, .mailbox_count = 2, .routes = &f->route, .route_count = 1};
     const struct dispatch_settings settings = {
