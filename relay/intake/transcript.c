@@ -17,8 +17,9 @@
     (TRANSCRIPT_MAX - NOTE_MAX - 2 * SHOWN_MAX - 1) /* the two of transcript_text()                \
                                                      */
 #define TEXT_MIN   256
-#define HIDDEN_MAX 40 /* "(N octets hidden)" */
-#define WORD_MAX   16 /* letters of a command that nobody knows */
+#define ROOM_MADE  1024 /* when lines are left out */
+#define HIDDEN_MAX 40   /* "(N octets hidden)" */
+#define WORD_MAX   16   /* letters of a command that nobody knows */
 
 struct line {
     char text[HELD_MAX];
@@ -83,9 +84,24 @@ static void show_octet(struct shown *s, char c)
     s->len += strlen(text);
 }
 
+/* The usual case: text that fits. */
+static size_t show_run(struct shown *s, const char *p, size_t len)
+{
+    size_t room = TRANSCRIPT_LINE_MAX - (s->len - s->begin);
+    size_t n = 0;
+
+    if (s->more > 0)
+        return 0;
+    while (n < len && n < room && p[n] >= ' ' && p[n] <= '~')
+        n++;
+    memcpy(s->text + s->len, p, n);
+    s->len += n;
+    return n;
+}
+
 static void show(struct shown *s, const char *p, size_t len)
 {
-    for (size_t i = 0; i < len; i++)
+    for (size_t i = show_run(s, p, len); i < len; i++)
         show_octet(s, p[i]);
 }
 
@@ -138,10 +154,12 @@ static size_t head_of(const struct transcript *t)
     return head;
 }
 
+/* More than is wanted just now, as all that is behind it has to be moved. */
 static void leave_out(struct transcript *t, size_t wanted)
 {
     size_t end = t->head;
 
+    wanted += ROOM_MADE;
     if (t->left_out == 0)
         end = t->head = head_of(t);
     while (end < t->len && t->len - (end - t->head) + wanted > TEXT_MAX) {

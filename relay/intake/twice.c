@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "queue/bytes.h"
+
 struct entry {
     uint8_t digest[TWICE_DIGEST];
     uint64_t id; /* 0 = empty */
@@ -12,6 +14,7 @@ struct entry {
 
 struct twice {
     uint8_t key[TWICE_KEY];
+    uint64_t tags[TWICE_MAX];     /* the first octets of the digests: they are looked through */
     struct entry list[TWICE_MAX]; /* a ring: the next one replaces the oldest */
     size_t next;
 };
@@ -58,12 +61,14 @@ const uint8_t *twice_key(const struct twice *t)
 bool twice_find(const struct twice *t, const uint8_t digest[TWICE_DIGEST], uint64_t now_ms,
                 struct twice_copy *out)
 {
+    uint64_t tag = bytes_get64(digest);
     for (size_t i = 1; i <= TWICE_MAX; i++) {
-        const struct entry *e = &t->list[(t->next + TWICE_MAX - i) % TWICE_MAX];
-        if (e->at_ms + TWICE_WINDOW_MS <= now_ms && e->id != 0)
-            return false; /* all before it are older */
-        if (e->id == 0 || memcmp(e->digest, digest, TWICE_DIGEST) != 0)
+        size_t at = (t->next + TWICE_MAX - i) % TWICE_MAX;
+        const struct entry *e = &t->list[at];
+        if (t->tags[at] != tag || e->id == 0 || memcmp(e->digest, digest, TWICE_DIGEST) != 0)
             continue;
+        if (e->at_ms + TWICE_WINDOW_MS <= now_ms)
+            return false; /* any before it is older */
         *out = (struct twice_copy){.id = e->id, .age_ms = now_ms - e->at_ms, .durable = e->durable};
         return true;
     }
@@ -73,6 +78,7 @@ bool twice_find(const struct twice *t, const uint8_t digest[TWICE_DIGEST], uint6
 void twice_note(struct twice *t, const uint8_t digest[TWICE_DIGEST], uint64_t id, uint64_t now_ms)
 {
     struct entry *e = &t->list[t->next];
+    t->tags[t->next] = bytes_get64(digest);
     memcpy(e->digest, digest, TWICE_DIGEST);
     e->id = id;
     e->at_ms = now_ms;
