@@ -5,7 +5,8 @@
  * the job owns. done() runs afterwards on the thread that submitted it, never from within submit().
  * The job's memory belongs to the submitter and must stay until done() has been called; done() may
  * free it. Jobs of EXECUTOR_JOURNAL run one at a time in the order of submission, on a thread that
- * does nothing else; EXECUTOR_CONTENT jobs run in any order, several at a time.
+ * does nothing else, and their done() are called in that order; EXECUTOR_CONTENT jobs run and end
+ * in any order, several at a time.
  *
  * soon() may be NULL. It takes a job that has no work: its done() is called on the same thread as
  * soon as everything that is ready now has been dealt with, so that what has come together can be

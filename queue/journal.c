@@ -350,9 +350,12 @@ static bool has_joining(struct journal *j)
 static void collect(struct journal *j)
 {
     append_list(&j->returned_end, take_joining(j));
-    append_list(&j->returned_end, j->pending);
+    if (!j->returned)
+        return;
+    *j->returned_end = j->pending; /* not walked: after a long failure it is long */
+    if (!j->pending)
+        j->pending_end = j->returned_end;
     j->pending = j->returned;
-    j->pending_end = j->returned ? j->returned_end : &j->pending;
     j->returned = NULL;
     j->returned_end = &j->returned;
 }

@@ -232,16 +232,36 @@ static const uint8_t *scan_record(struct scan *c, uint32_t at, struct segment_re
     return p + SEGMENT_RECORD_HEADER;
 }
 
+static size_t until_tag(const uint8_t *p, size_t len, uint64_t salt)
+{
+    uint8_t wanted[SEGMENT_ALIGN];
+    uint64_t tag;
+    uint64_t found;
+    size_t at = 0;
+    bytes_put64(wanted, salt);
+    memcpy(&tag, wanted, sizeof(tag));
+    for (; at + SEGMENT_ALIGN <= len; at += SEGMENT_ALIGN) {
+        memcpy(&found, p + at, sizeof(found));
+        if (found == tag)
+            break;
+    }
+    return at;
+}
+
 /* The next place at or behind `at` that could be a record's. */
 static uint32_t scan_tag(struct scan *c, uint32_t at)
 {
-    uint64_t salt = c->s->header.salt;
-    for (; at + SEGMENT_RECORD_HEADER <= c->limit; at += SEGMENT_ALIGN) {
+    while (at + SEGMENT_RECORD_HEADER <= c->limit) {
         const uint8_t *p = window_at(&c->window, at, SEGMENT_ALIGN);
-        if (p && bytes_get64(p) == salt)
-            return at;
-        if (!p && c->window.errnum) /* a bad sector: go on behind it */
-            at = (at / SEGMENT_BLOCK + 1) * SEGMENT_BLOCK - SEGMENT_ALIGN;
+        if (!p) { /* behind the end, or a bad sector: go on behind it */
+            at = c->window.errnum ? (at / SEGMENT_BLOCK + 1) * SEGMENT_BLOCK : at + SEGMENT_ALIGN;
+            continue;
+        }
+        size_t len = window_from(&c->window, at);
+        size_t skip = until_tag(p, len, c->s->header.salt);
+        at += (uint32_t)skip;
+        if (skip + SEGMENT_ALIGN <= len)
+            return at + SEGMENT_RECORD_HEADER <= c->limit ? at : c->limit;
     }
     return c->limit;
 }

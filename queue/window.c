@@ -41,3 +41,8 @@ const uint8_t *window_at(struct window *w, uint64_t offset, size_t len)
     }
     return holds(w, offset, len) ? w->data + (offset - w->start) : NULL;
 }
+
+size_t window_from(const struct window *w, uint64_t offset)
+{
+    return w->len - (size_t)(offset - w->start);
+}

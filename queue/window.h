@@ -27,5 +27,7 @@ void window_done(struct window *w);
 /* The octets [offset, offset + len), valid until the next call; len is at most cap. NULL past the
  * end of the file or when it cannot be read. */
 const uint8_t *window_at(struct window *w, uint64_t offset, size_t len);
+/* How many octets the buffer holds from what window_at() has just found. */
+size_t window_from(const struct window *w, uint64_t offset);
 
 #endif

@@ -24,6 +24,9 @@
 #define SMALL    900
 #define MEDIUM   61000
 #define LARGE    (3 * QUEUE_BLOCK + 100)
+#define DEAD     3 /* what is still tried after the stop, of which nothing may be acknowledged */
+#define AT_ONCE  4
+#define BURST    48 /* more than a segment holds */
 
 /* What the scenario was told about one message. */
 struct mail {
@@ -45,14 +48,24 @@ struct run {
     size_t count;
     const char *name;
     uint64_t point;
+    unsigned dead;     /* messages begun after the stop */
+    unsigned followed; /* flushes behind others, without a word from the loop */
 };
 
 /* ---- steps ----------------------------------------------------------------------------------- */
+
+/* What a killed program does takes time and says nothing. */
+static bool is_over(struct run *r)
+{
+    return r->fault.stopped && r->dead++ >= DEAD;
+}
 
 static struct mail *accept_one(struct run *r, size_t size)
 {
     struct fixture_result result;
     assert_true(r->count < MAIL_MAX);
+    if (is_over(r))
+        return NULL;
     struct mail *m = &r->mail[r->count];
     uint64_t id = fixture_accept_to(&r->f, size, r->count, 1, &result);
     if (id == 0)
@@ -167,7 +180,58 @@ static void sending(struct run *r)
     doubt(r, lease(r));
 }
 
-/* Rotation, sealing, recycling; the first two messages stay and are carried forward. */
+static void committed(void *ctx, uint64_t id, const struct error *err)
+{
+    struct mail *m = ctx;
+    assert_int_equal(id, m->id);
+    assert_false(m->accepted || m->refused);
+    m->accepted = !err;
+    m->refused = err;
+}
+
+static void ended(void *ctx, const struct error *err)
+{
+    struct mail *m = ctx;
+    m->gone = !err;
+}
+
+/* What may happen while nobody waits for anything, a few steps of it. */
+static void happen(struct run *r, unsigned steps)
+{
+    for (unsigned i = 0; i < steps; i++) {
+        size_t behind = r->f.executor.behind;
+        uint64_t calls = r->fault.calls;
+        (void)inline_executor_step(&r->f.executor);
+        r->followed += r->f.executor.behind > behind && r->fault.calls > calls;
+    }
+}
+
+/* Asks for a commit; its report comes when it comes. */
+static void offer(struct run *r, size_t size)
+{
+    struct envelope e;
+    struct mail *m = &r->mail[r->count];
+    struct queue_writer *w = is_over(r) ? NULL : fixture_write(&r->f, size, r->count);
+    if (!w)
+        return;
+    r->count++;
+    m->id = queue_writer_id(w);
+    m->size = size;
+    fixture_envelope(&e, 1);
+    queue_commit(w, &e, r->f.now_ms, FIXTURE_WALL + r->f.now_ms, committed, m);
+    envelope_done(&e);
+}
+
+static void send_off(struct run *r, struct mail *m)
+{
+    if (!m)
+        return;
+    m->leaving = true;
+    fixture_settle_for(&r->f, m->id, QUEUE_GONE, RECIPIENT_DELIVERED, 0, ended, m);
+}
+
+/* Rotation, sealing, recycling; the first two messages stay and are carried forward.
+ * Some at once: the calls between two ends of a segment are much alike. */
 static void turning_over(struct run *r)
 {
     accept_one(r, SMALL);
@@ -176,14 +240,42 @@ static void turning_over(struct run *r)
     doubt(r, m);
     defer(r, m);
     defer(r, lease(r));
-    for (int i = 0; i < 130; i++) {
-        accept_one(r, MEDIUM);
-        deliver(r, lease(r));
+    for (int round = 0; round < 33 && r->dead < DEAD; round++) {
+        for (int i = 0; i < AT_ONCE; i++)
+            offer(r, MEDIUM);
+        fixture_run(&r->f);
+        for (int i = 0; i < AT_ONCE; i++)
+            send_off(r, lease(r));
+        fixture_run(&r->f);
     }
     fixture_tick(&r->f, 4);
     accept_one(r, SMALL);
     if (r->fault.at == 0) /* undisturbed, all but the last segments are gone */
         assert_in_range(fixture_files(&r->f, "journal"), 2, 4);
+}
+
+/* Commits while others are under way, so that flushes follow flushes, also where a segment ends. In
+ * between some leaves, so that some flushes cannot be followed. */
+static void following(struct run *r)
+{
+    static const size_t sizes[] = {SMALL, MEDIUM, SMALL, MEDIUM, MEDIUM, MEDIUM};
+    struct queue_counts counts;
+    r->f.executor.lazy = true;
+    r->f.executor.seed = 3;
+    for (unsigned i = 0; i < BURST; i++) {
+        offer(r, i % 10 == 4 ? LARGE : sizes[i % 6]);
+        happen(r, i * 5 % 4);
+        if (i % 11 == 9)
+            send_off(r, lease(r));
+        if (i % 16 == 15)
+            fixture_tick(&r->f, 1);
+    }
+    fixture_run(&r->f);
+    if (r->fault.at == 0 && (r->fault.kinds & (FAULT_WRITE | FAULT_SYNC)))
+        assert_in_range(r->followed, 5, 20);
+    queue_counts(r->f.queue, &counts);
+    if (r->fault.at == 0)
+        assert_true(counts.segments >= 2);
 }
 
 static void settle_parts(struct run *r, struct mail **parts)
@@ -256,8 +348,9 @@ static const struct scenario {
     {"accepting", accepting, true, 1},
     {"sending", sending, false, 1},
     {"joining", joining, false, 1},
+    {"following", following, false, 7},
     {"starting again", starting_again, true, 3},
-    {"turning over", turning_over, true, 11},
+    {"turning over", turning_over, true, 7},
 };
 
 /* ---- checks ---------------------------------------------------------------------------------- */
@@ -321,6 +414,7 @@ static void reopen(struct run *r)
 {
     struct error err = ERROR_INIT;
     r->f.options.ops = NULL;
+    r->fault.stopped = false; /* this one lives */
     if (!fixture_open(&r->f, &err))
         fail_msg("%s, call %llu: %s", r->name, (unsigned long long)r->point, err.text);
 }

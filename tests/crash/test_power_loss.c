@@ -39,6 +39,7 @@
 #define ZEROS_EVERY  12 /* of the moments within the filling of a file with zeros is looked at */
 #define THIN         12
 #define REPLY_LENGTH 32
+#define BURST        44 /* messages: more than a segment holds */
 
 /* ---- what is known of a message -------------------------------------------------------------- */
 
@@ -117,6 +118,9 @@ struct world {
     unsigned fail_seen;
     enum sync spool_names; /* what the next sync of the directory is for */
     enum sync journal_names;
+    unsigned syncs;    /* of segments */
+    unsigned followed; /* flushes behind others, without a word from the loop */
+    unsigned stopped;  /* those behind one that has failed */
 };
 
 static void look(struct world *w);
@@ -574,6 +578,7 @@ static enum recording_answer on_call(void *ctx, struct recording *disk,
         look(w);
     if (is_point(&w->kill, call, &w->kill_seen))
         disk->stopped = true; /* this one still works */
+    w->syncs += call->kind == RECORDING_SYNC && is_segment(call->name);
     bool lie = is_lie(w, call);
     note_names(w, call);
     if (is_point(&w->fail, call, &w->fail_seen))
@@ -618,6 +623,52 @@ static void sending(struct world *w)
     fixture_run(&w->f);
 }
 
+/* What may happen while nobody waits for anything, a few steps of it. */
+static void happen(struct world *w, unsigned steps)
+{
+    for (unsigned i = 0; i < steps; i++) {
+        size_t behind = w->f.executor.behind;
+        unsigned syncs = w->syncs;
+        bool failed = w->fail.nth > 0 && w->fail_seen >= w->fail.nth;
+        (void)inline_executor_step(&w->f.executor);
+        w->followed += w->f.executor.behind > behind && w->syncs > syncs;
+        w->stopped += w->f.executor.behind > behind && failed;
+    }
+}
+
+/* Commits while others are under way, so that flushes follow flushes, also where a segment ends. In
+ * between some leaves or is deferred, so that some flushes cannot be followed. */
+static void following(struct world *w)
+{
+    static const uint32_t sizes[] = {SMALL, MEDIUM, SMALL, MEDIUM, MEDIUM, MEDIUM};
+    w->f.executor.lazy = true;
+    w->f.executor.seed = 3;
+    for (unsigned i = 0; i < BURST; i++) {
+        (void)offer(w, i % 9 == 4 ? LARGE : sizes[i % 6] + i, 1 + i % 3);
+        happen(w, i * 5 % 4);
+        if (i == 9)
+            deliver(w, lease(w));
+        else if (i == 20)
+            defer(w, lease(w));
+    }
+    fixture_run(&w->f);
+    w->f.executor.lazy = false;
+    if (w->fail.nth > 0) {
+        assert_true(w->stopped > 0);
+        return;
+    }
+    assert_in_range(w->followed, 5, 20);
+    assert_true(recording_exists(&w->disk, "/spool/journal/0000000000000002.seg"));
+}
+
+static void following_on(struct world *w)
+{
+    if (!open_spool(w))
+        return;
+    following(w);
+    fixture_tick(&w->f, 2);
+}
+
 static void first_start(struct world *w)
 {
     if (open_spool(w))
@@ -641,11 +692,11 @@ static void living(struct world *w)
 }
 
 /* A sync fails. What was refused may come back until the queue has got over it, and not after. */
-static void getting_over_it(struct world *w)
+static void get_over(struct world *w, void (*fails)(struct world *w))
 {
     if (!open_spool(w))
         return;
-    sending(w);
+    fails(w);
     fixture_tick(&w->f, 40);
     struct mail *m = accept_one(w, SMALL, 1);
     if (!m || !m->accepted)
@@ -654,6 +705,16 @@ static void getting_over_it(struct world *w)
         w->mail[i].gone = w->mail[i].gone || w->mail[i].refused;
     fixture_tick(&w->f, 2);
     go_on(w);
+}
+
+static void getting_over_it(struct world *w)
+{
+    get_over(w, sending);
+}
+
+static void getting_over_what_is_followed(struct world *w)
+{
+    get_over(w, following);
 }
 
 /* Rotation, sealing, recycling. The first messages stay; others leave when their records are in a
@@ -811,6 +872,7 @@ static bool is_missed(enum sync sync, const struct scenario *s, enum recording_m
 static const struct scenario start = {"a first start", first_start, {0}, {0}};
 static const struct scenario life = {"a life", living, {0}, {0}};
 static const struct scenario turns = {"turning over", turning_over, {0}, {0}};
+static const struct scenario follows = {"following", following_on, {0}, {0}};
 static const struct scenario carries = {"carrying forward", carrying, {0}, {0}};
 
 /* Killed first: then what the next start finds is in the page cache and not yet on the disk. */
@@ -856,6 +918,18 @@ static const struct scenario failed[] = {
     {"failing on a mark", getting_over_it, {0}, {RECORDING_SYNC, "1.seg", "", 7}},
     {"failing on an end", getting_over_it, {0}, {RECORDING_SYNC, "1.seg", "", 8}},
     {"failing on a deferral", getting_over_it, {0}, {RECORDING_SYNC, "1.seg", "", 10}},
+    {"failing before what follows",
+     getting_over_what_is_followed,
+     {0},
+     {RECORDING_SYNC, "1.seg", "", 3}},
+    {"failing behind another",
+     getting_over_what_is_followed,
+     {0},
+     {RECORDING_SYNC, "1.seg", "", 5}},
+    {"failing behind one more",
+     getting_over_what_is_followed,
+     {0},
+     {RECORDING_SYNC, "1.seg", "", 7}},
     {"failing on a body's name",
      getting_over_it,
      {0},
@@ -883,6 +957,13 @@ static void power_lost_while_segments_come_and_go_loses_nothing(void **state)
     (void)state;
     loses_nothing(&turns, 2, RECORDING_POSIX);
     loses_nothing(&turns, 1, RECORDING_JOURNAL);
+}
+
+static void power_lost_while_flushes_follow_flushes_loses_nothing(void **state)
+{
+    (void)state;
+    loses_nothing(&follows, 4, RECORDING_POSIX);
+    loses_nothing(&follows, 2, RECORDING_JOURNAL);
 }
 
 static void power_lost_while_mail_is_carried_forward_loses_no_outcome(void **state)
@@ -950,6 +1031,7 @@ int main(void)
         cmocka_unit_test(power_lost_during_a_first_start_loses_nothing),
         cmocka_unit_test(power_lost_at_any_moment_of_a_life_loses_nothing),
         cmocka_unit_test(power_lost_while_segments_come_and_go_loses_nothing),
+        cmocka_unit_test(power_lost_while_flushes_follow_flushes_loses_nothing),
         cmocka_unit_test(power_lost_while_mail_is_carried_forward_loses_no_outcome),
         cmocka_unit_test(power_lost_after_a_kill_loses_nothing),
         cmocka_unit_test(power_lost_after_a_failed_sync_loses_nothing_else),

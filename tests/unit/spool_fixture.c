@@ -65,6 +65,7 @@ bool fixture_open(struct spool_fixture *f, struct error *err)
 
 void fixture_close(struct spool_fixture *f)
 {
+    inline_executor_work(&f->executor);
     queue_close(f->queue);
     f->queue = NULL;
     inline_executor_run(&f->executor);
@@ -177,10 +178,12 @@ void fixture_fill(uint8_t *data, size_t len, uint64_t seed)
 {
     uint64_t x = seed * 0x9e3779b97f4a7c15u + 1;
     for (size_t i = 0; i < len; i++) {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        data[i] = (uint8_t)x;
+        if (i % sizeof(x) == 0) {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+        }
+        data[i] = (uint8_t)(x >> i % sizeof(x) * 8);
     }
 }
 
@@ -319,9 +322,9 @@ bool fixture_pick(struct spool_fixture *f, struct queue_info *out_info)
     return queue_pick(f->queue, route, f->now_ms, out_info);
 }
 
-void fixture_settle(struct spool_fixture *f, uint64_t id, enum queue_state state,
-                    enum recipient_state recipient, uint64_t wait_ms,
-                    struct fixture_result *out_result)
+void fixture_settle_for(struct spool_fixture *f, uint64_t id, enum queue_state state,
+                        enum recipient_state recipient, uint64_t wait_ms, queue_done_fn *done,
+                        void *ctx)
 {
     struct envelope e;
     fixture_envelope(&e, 1);
@@ -329,11 +332,18 @@ void fixture_settle(struct spool_fixture *f, uint64_t id, enum queue_state state
     MUST(envelope_set(&e.recipients[0].reply, "451 4.7.500 server busy"));
     struct queue_attempt attempt = {
         .envelope = &e, .state = state, .wait_ms = wait_ms, .tried_ms = 5000, .counts = true};
+    queue_settle(f->queue, id, &attempt, f->now_ms, FIXTURE_WALL + f->now_ms, done, ctx);
+    envelope_done(&e);
+}
+
+void fixture_settle(struct spool_fixture *f, uint64_t id, enum queue_state state,
+                    enum recipient_state recipient, uint64_t wait_ms,
+                    struct fixture_result *out_result)
+{
     if (out_result)
         memset(out_result, 0, sizeof(*out_result));
-    queue_settle(f->queue, id, &attempt, f->now_ms, FIXTURE_WALL + f->now_ms,
-                 out_result ? fixture_done_fn : NULL, out_result);
-    envelope_done(&e);
+    fixture_settle_for(f, id, state, recipient, wait_ms, out_result ? fixture_done_fn : NULL,
+                       out_result);
 }
 
 size_t fixture_count(struct spool_fixture *f)

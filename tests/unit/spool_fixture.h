@@ -79,6 +79,10 @@ bool fixture_pick(struct spool_fixture *f, struct queue_info *out_info);
 void fixture_settle(struct spool_fixture *f, uint64_t id, enum queue_state state,
                     enum recipient_state recipient, uint64_t wait_ms,
                     struct fixture_result *out_result);
+/* The same, with a callback of one's own. */
+void fixture_settle_for(struct spool_fixture *f, uint64_t id, enum queue_state state,
+                        enum recipient_state recipient, uint64_t wait_ms, queue_done_fn *done,
+                        void *ctx);
 size_t fixture_count(struct spool_fixture *f);
 
 /* The path of a file of the spool, in a static buffer. `name` NULL: the n-th of the directory in

@@ -287,8 +287,13 @@ static void order_is_kept_where_followers_fill_a_segment(void **state)
     for (unsigned i = 0; i < 300; i++) {
         assert_true(e[i].ok);
         assert_int_equal(e[i].order, i);
-        assert_true(i == 0 || e[i].record.seq > e[i - 1].record.seq);
-        second += i > 0 && e[i].record.segment != e[i - 1].record.segment;
+        if (i == 0)
+            continue;
+        const struct journal_record *before = &e[i - 1].record;
+        bool same = e[i].record.segment == before->segment;
+        assert_true(e[i].record.seq > before->seq);
+        assert_true(!same || e[i].record.offset == before->offset + before->span);
+        second += !same;
     }
     assert_true(second >= 2);
     for (unsigned i = 0; i < 300; i++)

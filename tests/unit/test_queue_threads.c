@@ -2,12 +2,15 @@
  * The queue with real threads: one for the journal, three for bodies, as the relay gives it. Run
  * under ThreadSanitizer it shows that the hand-over is the only place where threads meet.
  */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "queue/queue.h"
@@ -16,6 +19,8 @@
 
 #define CONTENT_THREADS 3
 #define MESSAGES        150
+#define BURST           600
+#define FLUSH_US        500
 
 static size_t size_of(uint64_t i)
 {
@@ -33,11 +38,10 @@ static void drained(void *ctx)
     w->drained = true;
 }
 
-static void write_one(struct queue *q, struct thread_executor *t, uint64_t i, struct writing *w)
+static struct queue_writer *write_data(struct queue *q, struct thread_executor *t, size_t size,
+                                       uint64_t i, struct writing *w)
 {
     struct error err = ERROR_INIT;
-    struct envelope e;
-    size_t size = size_of(i);
     uint8_t *data = malloc(size);
     assert_non_null(data);
     fixture_fill(data, size, i);
@@ -52,10 +56,17 @@ static void write_one(struct queue *q, struct thread_executor *t, uint64_t i, st
             thread_executor_deliver(t);
         at += n;
     }
+    free(data);
+    return writer;
+}
+
+static void write_one(struct queue *q, struct thread_executor *t, uint64_t i, struct writing *w)
+{
+    struct envelope e;
+    struct queue_writer *writer = write_data(q, t, size_of(i), i, w);
     fixture_envelope(&e, 1);
     queue_commit(writer, &e, 1, FIXTURE_WALL, fixture_committed, &w->result);
     envelope_done(&e);
-    free(data);
 }
 
 struct sending {
@@ -165,10 +176,130 @@ static void mail_goes_in_and_out_while_the_queue_is_closed_in_the_middle(void **
     fixture_done(&f);
 }
 
+/* ---- flushes behind flushes ------------------------------------------------------------------ */
+
+/* A disk on which a flush takes its time, and which notices that one ran although the loop had
+ * heard of nothing since the one before. */
+struct disk {
+    struct fileops ops;
+    struct thread_executor *executor;
+    atomic_uint delivered;
+    unsigned seen; /* the journal's thread alone */
+    unsigned followed;
+};
+
+struct commit {
+    struct burst *burst;
+    unsigned order;
+    bool ok;
+};
+
+struct burst {
+    struct disk disk;
+    unsigned order;
+    uint64_t ids[BURST];
+    struct commit commits[BURST];
+    struct writing writings[BURST]; /* of its drains */
+};
+
+static int slow_sync(void *ctx, int fd)
+{
+    struct disk *d = ctx;
+    if (pthread_equal(pthread_self(), d->executor->ids[0])) {
+        unsigned delivered = atomic_load(&d->delivered);
+        d->followed += delivered == d->seen;
+        d->seen = delivered;
+        (void)usleep(FLUSH_US);
+    }
+    return fileops_system.fdatasync(NULL, fd);
+}
+
+static void turn(struct burst *b, struct thread_executor *t)
+{
+    atomic_fetch_add(&b->disk.delivered, 1);
+    (void)thread_executor_poll(t, 0);
+}
+
+static void in_order(void *ctx, uint64_t id, const struct error *err)
+{
+    struct commit *c = ctx;
+    (void)id;
+    c->ok = !err;
+    c->order = ++c->burst->order;
+}
+
+static size_t burst_size(uint64_t i)
+{
+    return i % 50 == 7 ? 140000 : 200 + i * 37 % 9000;
+}
+
+static void commit_one(struct queue *q, struct thread_executor *t, struct burst *b, uint64_t i)
+{
+    struct envelope e;
+    struct queue_writer *w = write_data(q, t, burst_size(i), i, &b->writings[i]);
+    b->commits[i].burst = b;
+    b->ids[i] = queue_writer_id(w);
+    fixture_envelope(&e, 1);
+    queue_commit(w, &e, 1, FIXTURE_WALL, in_order, &b->commits[i]);
+    envelope_done(&e);
+}
+
+static void check_order(const struct burst *b)
+{
+    unsigned last = 0;
+    for (unsigned i = 0; i < BURST; i++) {
+        assert_true(b->commits[i].ok);
+        if (burst_size(i) > QUEUE_SMALL_MAX) /* its body came first */
+            continue;
+        assert_true(b->commits[i].order > last);
+        last = b->commits[i].order;
+    }
+}
+
+static void what_is_committed_while_flushes_follow_flushes_is_reported_in_order(void **state)
+{
+    struct spool_fixture f;
+    struct thread_executor t;
+    struct error err = ERROR_INIT;
+    static struct burst b;
+    (void)state;
+    fixture_init(&f);
+    thread_executor_start(&t, CONTENT_THREADS);
+    b.disk = (struct disk){.ops = fileops_system, .executor = &t};
+    b.disk.ops.ctx = &b.disk;
+    b.disk.ops.fdatasync = slow_sync;
+    f.options.executor = thread_executor(&t);
+    f.options.ops = &b.disk.ops;
+    f.queue = queue_open(&f.options, &f.found, &err);
+    assert_non_null(f.queue);
+    for (unsigned i = 0; i < BURST; i++) {
+        commit_one(f.queue, &t, &b, i);
+        if (i % 8 == 7)
+            turn(&b, &t);
+        if (i == BURST / 2)
+            send_some(f.queue, &t, 20);
+    }
+    queue_close(f.queue); /* with flushes behind flushes */
+    check_order(&b);
+    thread_executor_stop(&t);
+    assert_true(b.disk.followed >= 10);
+    f.options.ops = NULL;
+    assert_true(fixture_open(&f, &err));
+    assert_int_equal(f.found.messages, BURST - 20);
+    assert_int_equal(f.found.damaged, 0);
+    for (unsigned i = 0; i < BURST; i++) {
+        struct queue_info info;
+        if (queue_find(f.queue, b.ids[i], &info))
+            assert_true(fixture_intact(&f, b.ids[i], burst_size(i), i));
+    }
+    fixture_done(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mail_goes_in_and_out_while_the_queue_is_closed_in_the_middle),
+        cmocka_unit_test(what_is_committed_while_flushes_follow_flushes_is_reported_in_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
