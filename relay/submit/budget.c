@@ -406,8 +406,14 @@ bool budget_is_at_rest(struct budget *b, uint64_t now_ms)
            (b->limits.messages_per_minute == 0 || budget_messages(b, now_ms) == 0);
 }
 
-/* "1 WALL ALLOWED REGROW c LEFT ... m AGE ... d AGE:COUNT ...": what is left of lingering, and ages
- * of messages, in ms; ages of recipients in buckets. */
+/* How much of the newest bucket is over. */
+static uint64_t phase_of(uint64_t now_ms)
+{
+    return (now_ms + OFFSET) % BUDGET_BUCKET_MS;
+}
+
+/* "1 WALL ALLOWED REGROW c LEFT ... m AGE ... p PHASE d AGE:COUNT ...": what is left of lingering,
+ * ages of messages, and what is over of the newest bucket, in ms; ages of recipients in buckets. */
 bool budget_save(struct budget *b, uint64_t now_ms, uint64_t wall_ms, struct bytes *out)
 {
     (void)budget_messages(b, now_ms);
@@ -422,7 +428,7 @@ bool budget_save(struct budget *b, uint64_t now_ms, uint64_t wall_ms, struct byt
         bytes_printf(out, " %" PRIu64, now_ms + OFFSET - ring_at(&b->ended, i));
     for (uint32_t i = 0; i < b->under_way; i++)
         bytes_text(out, " 0");
-    bytes_text(out, " d");
+    bytes_printf(out, " p %" PRIu64 " d", phase_of(now_ms));
     for (uint32_t i = 0; i < BUCKETS; i++) {
         uint64_t count = b->buckets[(b->bucket + BUCKETS - i) % BUCKETS];
 
@@ -481,18 +487,32 @@ static void restore_minute(struct budget *b, const char **text, uint64_t since_m
     }
 }
 
-static void restore_day(struct budget *b, const char **text, uint64_t since_ms, uint64_t now_ms)
+/* As it was not saved once, without one the earliest is assumed. */
+static uint64_t read_phase(const char **text)
 {
-    uint64_t later = since_ms / BUDGET_BUCKET_MS; /* rounded towards more */
+    uint64_t phase = 0;
+
+    if (read_word(text, 'p'))
+        (void)read_number(text, BUDGET_BUCKET_MS, &phase);
+    return phase;
+}
+
+/* Buckets begin at other moments now: nothing may leave its last one before a day is over. */
+static void restore_day(struct budget *b, const char **text, uint64_t phase_ms, uint64_t since_ms,
+                        uint64_t now_ms)
+{
+    uint64_t here = phase_of(now_ms);
     uint64_t age;
     uint64_t count;
 
     advance_buckets(b, now_ms);
     while (read_number(text, BUCKETS, &age) && read_word(text, ':') &&
            read_number(text, UINT32_MAX, &count)) {
-        uint32_t *bucket = &b->buckets[(b->bucket + BUCKETS - age - later) % BUCKETS];
+        uint64_t moved = age * BUDGET_BUCKET_MS + phase_ms + since_ms;
+        uint64_t slot = moved > here ? (moved - here) / BUDGET_BUCKET_MS : 0;
+        uint32_t *bucket = &b->buckets[(b->bucket + BUCKETS - slot) % BUCKETS];
 
-        if (age + later >= BUCKETS || count > UINT32_MAX - *bucket)
+        if (slot >= BUCKETS || count > UINT32_MAX - *bucket)
             continue;
         *bucket += (uint32_t)count;
         b->recipients += count;
@@ -522,6 +542,7 @@ bool budget_restore(struct budget *b, const char *text, bool clean, uint64_t now
     uint64_t saved_ms = 0;
     uint64_t allowed = 0;
     uint64_t regrow = 0;
+    uint64_t phase = 0;
     bool ok = read_number(&text, SAVED_FORM, &form) && form == SAVED_FORM &&
               read_number(&text, UINT64_MAX / 2, &saved_ms) &&
               read_number(&text, UINT32_MAX, &allowed) &&
@@ -535,10 +556,11 @@ bool budget_restore(struct budget *b, const char *text, bool clean, uint64_t now
     }
     if (ok) {
         restore_minute(b, &text, since_ms, now_ms);
+        phase = read_phase(&text);
         ok = read_word(&text, 'd');
     }
     if (ok && since_ms < DAY_MS + BUDGET_BUCKET_MS)
-        restore_day(b, &text, since_ms, now_ms);
+        restore_day(b, &text, phase, since_ms, now_ms);
     if (ok && allowed > 0 && allowed < b->allowed) {
         b->allowed = (uint32_t)allowed;
         b->allowed_since_ms = now_ms;

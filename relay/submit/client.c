@@ -592,6 +592,11 @@ bool client_has_connected(const struct client *c)
     return c->connected;
 }
 
+bool client_is_signing_in(const struct client *c)
+{
+    return client_fsm_stage(c->fsm) >= STAGE_AUTH;
+}
+
 uint64_t client_id(const struct client *c)
 {
     return c->id;

@@ -107,6 +107,7 @@ void client_quit(struct client *c);
 void client_free(struct client *c);
 
 bool client_has_connected(const struct client *c); /* an address was reached */
+bool client_is_signing_in(const struct client *c); /* or has signed in */
 uint64_t client_id(const struct client *c);
 const char *client_mechanism(const struct client *c); /* of the sign-in; "" before */
 bool client_lacks_bdat(const struct client *c);       /* see client_fsm_lacks_bdat() */

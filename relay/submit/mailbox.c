@@ -110,6 +110,13 @@ static void mailbox_note(struct mailbox *m, const struct verdict *v, const struc
     reply_format(reply, m->last_reply, sizeof m->last_reply);
 }
 
+/* What was under way when it was paused may meet lesser trouble, whose wait is shorter. */
+static bool stays_paused(const struct mailbox *m, enum verdict_action action, uint64_t now_ms)
+{
+    return m->state == MAILBOX_PAUSED && now_ms < m->next_try_ms && action != VERDICT_PAUSE &&
+           action != VERDICT_HOLD;
+}
+
 void mailbox_judge(struct mailbox *m, const struct verdict *v, enum client_stage stage,
                    const struct reply *reply, uint64_t now_ms, uint32_t jitter)
 {
@@ -118,6 +125,8 @@ void mailbox_judge(struct mailbox *m, const struct verdict *v, enum client_stage
     m->failed++;
     if (stage == STAGE_AUTH)
         m->proven = false;
+    if (stays_paused(m, action, now_ms))
+        return;
     mailbox_note(m, v, reply);
     switch (action) {
     case VERDICT_SOON:
@@ -268,7 +277,7 @@ void mailbox_delivered(struct mailbox *m, uint64_t now_ms, uint64_t wall_ms)
     m->fresh_tried = false;
     m->last_success_wall_ms = wall_ms;
     budget_succeeded(m->budget, now_ms);
-    if (m->state == MAILBOX_READY)
+    if (m->state == MAILBOX_READY || (!m->proven && now_ms < m->next_try_ms))
         return;
     log_event(LOG_LEVEL_INFO, "mailbox-recovered", LOG_STR("mailbox", m->config->name),
               LOG_MS("after", now_ms - m->trouble_since_ms), LOG_END);

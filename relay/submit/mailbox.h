@@ -102,8 +102,11 @@ bool mailbox_may_freshen(struct mailbox *m, const struct verdict *v, enum client
 const struct secret *mailbox_secret(const struct mailbox *m);
 
 void mailbox_signed_in(struct mailbox *m, const char *mechanism);
+/* A message was taken, which ends trouble; but not the wait of a sign-in that failed: it left on a
+ * connection that was signed in before. */
 void mailbox_delivered(struct mailbox *m, uint64_t now_ms, uint64_t wall_ms);
-/* What a verdict of mailbox, upstream or network scope means for the mailbox. */
+/* What a verdict of mailbox, upstream or network scope means for the mailbox. Only another pause
+ * changes one that lasts. */
 void mailbox_judge(struct mailbox *m, const struct verdict *v, enum client_stage stage,
                    const struct reply *reply, uint64_t now_ms, uint32_t jitter);
 /* A message of `size` octets was refused as too large. */

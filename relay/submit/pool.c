@@ -137,6 +137,17 @@ static void drop_held(struct pool *p, uint64_t for_ms)
     }
 }
 
+/* A sign-in was refused: whoever has not begun its own would only be refused as well. */
+static void drop_unsigned(struct pool *p)
+{
+    struct pool_connection *next = NULL;
+    for (struct pool_connection *c = p->connections; c != NULL; c = next) {
+        next = c->next;
+        if (c->state == POOL_CONNECTING && !client_is_signing_in(c->client))
+            pool_discard(c);
+    }
+}
+
 /* ---- what the client tells ------------------------------------------------------------------- */
 
 static bool take_slot(void *ctx, struct client *client)
@@ -177,6 +188,8 @@ static void on_ready(void *ctx, struct client *client)
     }
     if (c->state != POOL_CLOSING)
         pool_idle(c);
+    else /* replies were still due when it was to be closed */
+        client_quit(client);
 }
 
 static void on_recipient(void *ctx, struct client *client, void *owner, size_t index,
@@ -230,6 +243,7 @@ static void on_failed(void *ctx, struct client *client, enum client_stage stage,
 {
     struct pool_connection *c = ctx;
     struct pool *p = c->pool;
+    bool signing_in = c->state == POOL_CONNECTING && stage == STAGE_AUTH;
     char text[REPLY_TEXT_MAX];
     reply_format(reply, text, sizeof text);
     if (client_lacks_bdat(client))
@@ -249,6 +263,8 @@ static void on_failed(void *ctx, struct client *client, enum client_stage stage,
                   LOG_U64("uses", c->uses), LOG_STR("reason", text), LOG_END);
         pool_move(c, POOL_CLOSING);
     }
+    if (signing_in)
+        drop_unsigned(p);
     tell_lost(c); /* no result came: they had submitted nothing */
     pool_changed(p);
 }
@@ -412,7 +428,7 @@ static bool pool_open_one(struct pool *p)
     *c = (struct pool_connection){.pool = p,
                                   .opened_ms = pool_now(p),
                                   .since_ms = pool_now(p),
-                                  .held = may_hold(p) && pool_active(p) > 0,
+                                  .held = may_hold(p) && p->count[POOL_CONNECTING] > 0,
                                   .token = credential_generation(&p->credential)};
     refresh_target(p);
     p->target.held = c->held;

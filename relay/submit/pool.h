@@ -14,7 +14,8 @@
  *
  * Until a sign-in was accepted one connection alone tries it. A mailbox that has several in flight
  * is in a hurry: its other connections are made at the same time up to the sign-in, and held there
- * until the first one is signed in. When that fails, or takes too long, they are dropped.
+ * until the first one is signed in. When that fails, or takes too long, they are dropped. When a
+ * sign-in is refused, so is every connection that has not begun its own.
  *
  * A connection is closed when it was not used for the mailbox's idle_time and, as soon as it is
  * free, when it is older than session_time: Microsoft's front ends end longer sessions by

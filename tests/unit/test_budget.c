@@ -497,6 +497,34 @@ static void recipients_leave_the_day_after_a_restart_as_before(void **state)
     budget_free(b);
 }
 
+/* Its clock may be at any moment of a bucket. */
+static void a_restart_never_shortens_the_day(void **state)
+{
+    static const uint64_t phases[] = {0, SECOND, MINUTE, BUDGET_BUCKET_MS - SECOND};
+    const size_t count = sizeof(phases) / sizeof(phases[0]);
+
+    (void)state;
+    for (size_t i = 0; i < count * count * count; i++) {
+        uint64_t used = START - START % BUDGET_BUCKET_MS + phases[i % count];
+        uint64_t saved = used + BUDGET_BUCKET_MS + phases[i / count % count];
+        uint64_t now = DAY - DAY % BUDGET_BUCKET_MS + phases[i / count / count];
+        struct budget *b = make(&usual);
+        struct budget *other = make(&usual);
+        struct bytes text;
+
+        send(b, 7, used);
+        bytes_init(&text, BUDGET_TEXT_MAX);
+        assert_true(budget_save(b, saved, DAY, &text));
+        assert_true(budget_restore(other, bytes_string(&text), true, now, DAY));
+        assert_int_equal(budget_recipients(other, now + used + DAY - saved - 1), 7);
+        assert_int_equal(budget_recipients(other, now + used + DAY - saved + 2 * BUDGET_BUCKET_MS),
+                         0);
+        bytes_done(&text);
+        budget_free(b);
+        budget_free(other);
+    }
+}
+
 static void after_an_unclean_stop_the_minute_is_spent(void **state)
 {
     struct budget *b = make(&usual);
@@ -676,6 +704,7 @@ int main(void)
         cmocka_unit_test(a_part_of_the_minute_is_kept_for_urgent_mail),
         cmocka_unit_test(a_clean_restart_changes_nothing),
         cmocka_unit_test(recipients_leave_the_day_after_a_restart_as_before),
+        cmocka_unit_test(a_restart_never_shortens_the_day),
         cmocka_unit_test(after_an_unclean_stop_the_minute_is_spent),
         cmocka_unit_test(after_an_unclean_stop_long_ago_it_is_not),
         cmocka_unit_test(after_an_unclean_stop_connections_come_back_within_a_minute),

@@ -160,11 +160,38 @@ static void a_refused_sign_in_pauses_and_is_tried_by_one_connection_alone(void *
     assert_int_equal(m->state, MAILBOX_PAUSED);
     assert_false(mailbox_is_usable(m, T0 + 10 * MINUTE));
     assert_in_range(m->next_try_ms, T0 + 15 * MINUTE, T0 + 30 * MINUTE);
-    /* An older connection may still deliver; the sign-in is not proven by that. */
-    mailbox_delivered(m, T0 + 1, 1700000000000);
-    assert_int_equal(mailbox_connections_allowed(m, T0), 1);
     mailbox_signed_in(m, "LOGIN");
-    assert_int_equal(mailbox_connections_allowed(m, T0), 3);
+    mailbox_delivered(m, T0 + 20 * MINUTE, 1700000000000);
+    assert_int_equal(mailbox_connections_allowed(m, T0 + 20 * MINUTE), 3);
+}
+
+static void
+what_an_older_connection_delivers_does_not_end_the_pause_of_a_refused_sign_in(void **state)
+{
+    struct mailbox *m = *state;
+    mailbox_signed_in(m, "LOGIN");
+    judge(m, STAGE_AUTH, "535 5.7.3 Authentication unsuccessful", T0);
+    mailbox_delivered(m, T0 + 1, 1700000000000);
+    assert_int_equal(m->delivered, 1);
+    assert_int_equal(m->state, MAILBOX_PAUSED);
+    assert_false(mailbox_is_usable(m, T0 + 10 * MINUTE));
+    assert_int_equal(mailbox_connections_allowed(m, T0 + 20 * MINUTE), 1);
+    assert_string_not_equal(m->problem, "");
+}
+
+static void lesser_trouble_does_not_shorten_a_pause(void **state)
+{
+    struct mailbox *m = *state;
+    mailbox_signed_in(m, "LOGIN");
+    judge(m, STAGE_AUTH, "535 5.7.3 Authentication unsuccessful", T0);
+    uint64_t until = m->next_try_ms;
+    judge(m, STAGE_AUTH, "421 4.3.2 Service not available", T0 + 1);
+    lose(m, STAGE_MAIL, T0 + 2);
+    assert_int_equal(m->state, MAILBOX_PAUSED);
+    assert_int_equal(m->next_try_ms, until);
+    assert_non_null(strstr(m->last_reply, "535"));
+    judge(m, STAGE_BANNER, "421 4.3.2 Service not available", until); /* by its probe */
+    assert_int_equal(m->state, MAILBOX_WAITING);
 }
 
 static void resuming_makes_a_paused_mailbox_probe_at_once(void **state)
@@ -377,6 +404,8 @@ int main(void)
         FRESH(a_message_taken_ends_the_trouble_and_its_words),
         FRESH(a_lost_idle_session_is_tried_soon_and_backs_off_when_it_repeats),
         FRESH(a_refused_sign_in_pauses_and_is_tried_by_one_connection_alone),
+        FRESH(what_an_older_connection_delivers_does_not_end_the_pause_of_a_refused_sign_in),
+        FRESH(lesser_trouble_does_not_shorten_a_pause),
         FRESH(resuming_makes_a_paused_mailbox_probe_at_once),
         cmocka_unit_test(a_password_that_cannot_be_read_is_read_again_with_each_try),
         FRESH(a_refusal_for_too_many_connections_means_fewer_and_no_wait),

@@ -23,6 +23,8 @@ struct client {
     uint64_t id;
     struct client *next;
     bool quit;
+    bool busy; /* replies are due */
+    bool signing_in;
     bool full; /* has no room */
     bool held;
     void *waiting; /* whose transaction waits; NULL: none */
@@ -60,7 +62,7 @@ void client_quit(struct client *c)
     void *waiting = c->waiting;
     struct reply reply;
     assert_false(c->quit);
-    c->quit = true;
+    c->quit = !c->busy;
     c->waiting = NULL;
     reply_local(&reply, LOCAL_LOST, "closed");
     if (waiting != NULL)
@@ -82,6 +84,11 @@ bool client_has_connected(const struct client *c)
 {
     (void)c;
     return true;
+}
+
+bool client_is_signing_in(const struct client *c)
+{
+    return c->signing_in;
 }
 
 uint64_t client_id(const struct client *c)
@@ -352,6 +359,50 @@ static void a_held_one_that_ends_is_nobody_s_trouble_and_not_replaced(void **sta
     assert_false(clients->held);
 }
 
+static void none_is_held_for_what_is_signed_in_already(void **state)
+{
+    struct fixture *f = *state;
+    f->config.in_flight = 2;
+    (void)open_one(f);
+    f->mailbox.proven = false; /* a token was refused since */
+    pool_open(f->pool, 2);
+    assert_int_equal(made, 3);
+    assert_true(clients->held);
+    assert_false(clients->next->held);
+}
+
+static void a_refused_sign_in_drops_those_that_have_not_begun_theirs(void **state)
+{
+    struct fixture *f = *state;
+    (void)open_one(f);
+    pool_open(f->pool, 2);
+    struct client *late = clients;
+    struct client *refused = clients->next;
+    struct reply reply;
+    assert_true(reply_from_text(&reply, "535 5.7.3 Authentication unsuccessful"));
+    refused->signing_in = true;
+    refused->events.on_failed(refused->ctx, refused, STAGE_AUTH, &reply);
+    assert_ptr_not_equal(clients, late);
+    assert_ptr_equal(clients, refused);
+    assert_int_equal(pool_count(f->pool, POOL_CONNECTING), 0);
+    assert_int_equal(f->mailbox.failed, 1);
+    closed(refused, true);
+    clock_advance(&f->clock, BUDGET_CLOSED_MS);
+    assert_int_equal(slots(f), 1);
+}
+
+static void a_sign_in_that_has_begun_is_not_dropped_with_another_one(void **state)
+{
+    struct fixture *f = *state;
+    (void)open_one(f);
+    pool_open(f->pool, 2);
+    clients->signing_in = clients->next->signing_in = true;
+    fail_lost(clients->next, STAGE_AUTH);
+    assert_int_equal(pool_count(f->pool, POOL_CONNECTING), 1);
+    ready(clients);
+    assert_true(f->mailbox.proven);
+}
+
 static void none_is_held_for_long(void **state)
 {
     struct fixture *f = *state;
@@ -614,6 +665,22 @@ static void a_connection_that_closes_is_taken_from_whoever_still_opens_its_messa
     assert_int_equal(b[0].lost + b[1].lost, 0);
 }
 
+static void what_is_closed_while_replies_are_due_says_quit_behind_them(void **state)
+{
+    struct fixture *f = *state;
+    struct borrowed b[2] = {{0}};
+    struct client *c = open_shared(f, &b[0]);
+    assert_non_null(pool_join(f->pool, &b[1], false));
+    c->busy = true;
+    result(c, &b[0], STAGE_MAIL, "451 4.7.500 Server busy"); /* the replies to RCPT follow */
+    pool_return(c->ctx, &b[1]);
+    assert_int_equal(pool_count(f->pool, POOL_CLOSING), 1);
+    assert_false(c->quit);
+    c->busy = false;
+    ready(c);
+    assert_true(c->quit);
+}
+
 static void a_session_that_ends_is_taken_from_all(void **state)
 {
     struct fixture *f = *state;
@@ -762,7 +829,10 @@ int main(void)
         FRESH(the_others_are_held_until_the_first_has_signed_in),
         FRESH(when_the_first_fails_the_others_are_dropped),
         FRESH(a_held_one_that_ends_is_nobody_s_trouble_and_not_replaced),
+        FRESH(none_is_held_for_what_is_signed_in_already),
         FRESH(none_is_held_for_long),
+        FRESH(a_sign_in_that_has_begun_is_not_dropped_with_another_one),
+        FRESH(a_refused_sign_in_drops_those_that_have_not_begun_theirs),
         FRESH(an_end_before_the_sign_in_is_the_mailbox_s_trouble),
         FRESH(an_end_right_after_the_sign_in_is_trouble_too),
         FRESH(an_end_while_the_first_message_is_being_opened_is_trouble_too),
@@ -777,6 +847,7 @@ int main(void)
         FRESH(nobody_joins_in_a_mailbox_that_is_in_trouble_or_unproven),
         FRESH(what_is_to_be_closed_is_not_joined),
         FRESH(a_connection_that_closes_is_taken_from_whoever_still_opens_its_message),
+        FRESH(what_is_closed_while_replies_are_due_says_quit_behind_them),
         FRESH(a_session_that_ends_is_taken_from_all),
         FRESH(a_stop_waits_for_all_of_them),
         FRESH(only_urgent_mail_joins_on_what_is_kept_for_it),
