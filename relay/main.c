@@ -92,7 +92,9 @@ static void watch_failure(struct relay *r, const struct queue_counts *counts)
                                     "waits is sent, and its outcomes are remembered until then"),
                   LOG_END);
     else
-        log_event(LOG_LEVEL_INFO, "spool-recovered", LOG_END);
+        log_event(LOG_LEVEL_WARN, "spool-recovered", /* whoever heard of the failure hears this */
+                  LOG_STR("effect", "mail is taken again, and what was remembered is written"),
+                  LOG_END);
 }
 
 /* The same for its limits. */

@@ -27,8 +27,9 @@
 #define API_HEADER_MAX  16384 /* what comes back from a browser is long */
 #define API_BODY_MAX    4096
 #define API_IDLE_S      120
-#define API_RESUME_S    1     /* after running out of descriptors */
-#define API_WALK_MAX    20000 /* messages looked at to name the held and the dead */
+#define API_RESUME_S    1                   /* after running out of descriptors */
+#define API_WALK_MAX    20000               /* messages looked at to name the held and the dead */
+#define API_NO_ROOM_MS  (60ull * 60 * 1000) /* for how long a refusal is told of */
 #define API_ADVANCE_MAX (10ull * 365 * 24 * 3600) /* seconds */
 
 struct api {
@@ -56,28 +57,67 @@ static size_t note_id(uint64_t ids[API_STATUS_IDS], size_t n, uint64_t id)
     return n;
 }
 
+/* A damaged message is told of as that alone. */
+struct naming {
+    size_t held, dead, damaged;
+    uint64_t damaged_seen;
+};
+
+static void note_damaged(struct api_status *s, struct naming *n, const struct queue_info *info)
+{
+    n->damaged = note_id(s->damaged, n->damaged, info->id);
+    n->damaged_seen++;
+    s->damaged_held += info->state == QUEUE_HELD;
+    s->damaged_dead += info->state == QUEUE_DEAD;
+}
+
+static bool is_named(const struct api_status *s, const struct naming *n)
+{
+    uint64_t held = s->counts->state[QUEUE_HELD] - s->damaged_held;
+    uint64_t dead = s->counts->state[QUEUE_DEAD] - s->damaged_dead;
+
+    return n->damaged_seen >= s->counts->damaged &&
+           (n->held >= API_STATUS_IDS || n->held >= held) &&
+           (n->dead >= API_STATUS_IDS || n->dead >= dead);
+}
+
 static void name_held_and_dead(const struct queue *q, struct api_status *s)
 {
-    uint64_t wanted_held = s->counts->state[QUEUE_HELD];
-    uint64_t wanted_dead = s->counts->state[QUEUE_DEAD];
-    size_t held = 0;
-    size_t dead = 0;
+    struct naming n = {.held = 0};
     struct queue_info info = {.id = 0};
 
     for (unsigned i = 0; i < API_WALK_MAX; i++) {
-        bool more_held = held < API_STATUS_IDS && held < wanted_held;
-        bool more_dead = dead < API_STATUS_IDS && dead < wanted_dead;
-
-        if (!(more_held || more_dead) || !queue_list(q, info.id, &info))
+        if (is_named(s, &n) || !queue_list(q, info.id, &info))
             return;
-        if (info.state == QUEUE_HELD)
-            held = note_id(s->held, held, info.id);
+        if (info.damaged)
+            note_damaged(s, &n, &info);
+        else if (info.state == QUEUE_HELD)
+            n.held = note_id(s->held, n.held, info.id);
         else if (info.state == QUEUE_DEAD)
-            dead = note_id(s->dead, dead, info.id);
+            n.dead = note_id(s->dead, n.dead, info.id);
     }
 }
 
-static void note_devices(const struct registry *r, uint64_t wall_ms, struct api_status *s)
+static void note_no_room(const struct queue *q, const struct registry_device *d, uint64_t wall_ms,
+                         struct api_status *s)
+{
+    uint64_t ago_ms = wall_ms > d->no_room_ms ? wall_ms - d->no_room_ms : 0;
+
+    if (d->no_room_ms == 0 || ago_ms > API_NO_ROOM_MS)
+        return;
+    if (s->no_room_count < API_STATUS_QUIET) {
+        struct api_status_no_room *n = &s->no_room[s->no_room_count];
+
+        memcpy(n->name, d->name, sizeof(n->name));
+        memcpy(n->why, d->no_room, sizeof(n->why));
+        n->ago_ms = ago_ms;
+        n->waits = queue_device_bytes(q, d->name);
+    }
+    s->no_room_count++;
+}
+
+static void note_devices(const struct registry *r, const struct queue *q, uint64_t wall_ms,
+                         struct api_status *s)
 {
     struct registry_device d = {.name = ""};
 
@@ -85,6 +125,7 @@ static void note_devices(const struct registry *r, uint64_t wall_ms, struct api_
         return;
     s->devices = registry_count(r);
     while (registry_next(r, d.name, wall_ms, &d)) {
+        note_no_room(q, &d, wall_ms, s);
         if (!d.is_quiet)
             continue;
         if (s->quiet_count < API_STATUS_QUIET) {
@@ -96,6 +137,27 @@ static void note_devices(const struct registry *r, uint64_t wall_ms, struct api_
         }
         s->quiet_count++;
     }
+}
+
+/* A mailbox in trouble is waited for when mail that is due on a route could leave through it first;
+ * a message whose own time has not come waits for itself. NULL without memory. */
+static bool *waited_for(const struct api_settings *set, const struct api_status *s)
+{
+    bool *list = calloc(s->mailbox_count + 1, sizeof(*list));
+
+    for (uint32_t r = 0; list != NULL && r < queue_route_count(set->queue); r++) {
+        uint64_t due = queue_next_due(set->queue, r, s->times.now_ms);
+        struct mailbox_status first;
+        uint64_t ready =
+            dispatch_route_ready_ms(set->dispatch, queue_route_name(set->queue, r), &first);
+
+        if (due == SCHEDULE_NEVER || (due > s->times.now_ms && due > ready))
+            continue;
+        for (size_t i = 0; i < s->mailbox_count; i++)
+            if (first.state != MAILBOX_READY && strcmp(s->mailboxes[i].name, first.name) == 0)
+                list[i] = true;
+    }
+    return list;
 }
 
 static struct mailbox_status *mailboxes(const struct dispatch *d, size_t *out_count)
@@ -125,6 +187,7 @@ static void get_status(struct api_call *c)
                            .recovery = set->recovery,
                            .intake = &intake};
     struct mailbox_status *list = mailboxes(set->dispatch, &s.mailbox_count);
+    bool *waited = NULL;
     cJSON *json = NULL;
 
     queue_counts(set->queue, &counts);
@@ -136,13 +199,16 @@ static void get_status(struct api_call *c)
     name_held_and_dead(set->queue, &s);
     for (size_t i = 0; i < API_STATUS_IDS; i++)
         reports_seen(set->reports, s.dead[i]);
-    note_devices(set->registry, s.times.wall_ms, &s);
+    note_devices(set->registry, set->queue, s.times.wall_ms, &s);
     if (list != NULL)
+        s.waited_for = waited = waited_for(set, &s);
+    if (waited != NULL)
         json = api_status_json(&s);
     if (json != NULL && !api_signin_add(set, json)) {
         cJSON_Delete(json);
         json = NULL;
     }
+    free(waited);
     free(list);
     call_reply(c, HTTP_OK, json);
 }

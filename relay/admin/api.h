@@ -21,7 +21,8 @@
  *   POST   /v1/queue/requeue
  *       all dead letters, anew; "left" are those that cannot be
  *   DELETE /v1/queue/ID
- *       answered when it is durable
+ *       answered when it is durable; with 503 ("busy") when the disk cannot take it for now: it is
+ *       deleted, but comes back if the relay is stopped before that has passed
  *   GET    /v1/replies
  *       refusals of upstreams that no verdict knows, the latest first
  *   GET    /v1/devices?after=NAME&limit=N

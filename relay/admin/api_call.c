@@ -128,6 +128,14 @@ void call_reply(struct api_call *c, int status, cJSON *json)
     send_json(req, status, json);
 }
 
+void call_reply_early(struct api_call *c, int status, cJSON *json)
+{
+    struct evhttp_request *req = detach(c);
+
+    unlink_call(c);
+    send_json(req, status, json);
+}
+
 void call_fail(struct api_call *c, const struct error *err)
 {
     call_reply(c, api_json_http_status(err->kind), api_json_error(err));

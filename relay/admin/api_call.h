@@ -68,6 +68,8 @@ bool call_is_gone(const struct api_call *c);
 struct api_times call_times(const struct api_call *c);
 /* Answers with a tree, which it takes; NULL means that memory was out. */
 void call_reply(struct api_call *c, int status, cJSON *json);
+/* The same while a callback is on its way: nobody waits for it any more, and it frees the call. */
+void call_reply_early(struct api_call *c, int status, cJSON *json);
 void call_fail(struct api_call *c, const struct error *err);
 void call_fail_text(struct api_call *c, enum error_kind kind, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

@@ -13,6 +13,7 @@
 #define QUEUE_RETRY_SLICE 200  /* messages of a retry of all, in one turn of the loop */
 #define QUEUE_SKIP_SLICE  5000 /* messages of other states that are passed in one turn */
 #define QUEUE_STATE_TEXT  16
+#define QUEUE_DELETE_S    2  /* that the disk may take before a deletion is answered without it */
 #define QUEUE_OPEN_MIN_MS 20 /* that each message of a page may take when the page is late */
 
 /* ---- what several answers need --------------------------------------------------------------- */
@@ -316,6 +317,50 @@ static void on_deleted(void *ctx, const struct error *err)
         call_reply(c, HTTP_OK, done_to_message(c, "deleted"));
 }
 
+/* The message is gone for this process, but its record has to wait for the disk. */
+static void answer_unwritten(struct api_call *c, const struct queue_counts *counts)
+{
+    struct error err = ERROR_INIT;
+    char id[QUEUE_ID_TEXT];
+
+    queue_id_text(c->id, id);
+    error_set(&err, ERROR_BUSY,
+              "message %s is deleted, but that is not yet written to the disk, which %s: it comes "
+              "back if outtrayd is stopped before",
+              id, counts->failing ? "cannot be written at present" : "does not answer");
+    log_event(LOG_LEVEL_WARN, "delete-unwritten", LOG_ID("queue", c->id), LOG_STR("by", "operator"),
+              LOG_STR("reason", counts->failing ? counts->failure : "the disk does not answer"),
+              LOG_STR("effect", "the message comes back if outtrayd is stopped before"), LOG_END);
+    event_free(c->again);
+    c->again = NULL;
+    call_reply_early(c, HTTP_SERVUNAVAIL, api_json_error(&err));
+}
+
+/* A disk that fails may be well again in the next turn; one that hangs is given some time. */
+static void on_delete_waits(evutil_socket_t fd, short what, void *ctx)
+{
+    struct api_call *c = ctx;
+    struct queue_counts counts;
+
+    (void)fd;
+    (void)what;
+    if (call_is_gone(c))
+        return;
+    queue_counts(c->api->queue, &counts);
+    answer_unwritten(c, &counts);
+}
+
+static bool limit_delete(struct api_call *c)
+{
+    static const struct timeval soon = {.tv_sec = QUEUE_DELETE_S};
+    static const struct timeval at_once = {0, 0};
+    struct queue_counts counts;
+
+    queue_counts(c->api->queue, &counts);
+    c->again = evtimer_new(c->api->base, on_delete_waits, c);
+    return c->again != NULL && event_add(c->again, counts.failing ? &at_once : &soon) == 0;
+}
+
 void api_queue_delete(struct api_call *c)
 {
     struct error err = ERROR_INIT;
@@ -323,6 +368,10 @@ void api_queue_delete(struct api_call *c)
 
     if (!find_message(c, &info))
         return;
+    if (!limit_delete(c)) {
+        call_fail_text(c, ERROR_NO_ROOM, "out of memory");
+        return;
+    }
     c->pending = true;
     if (queue_delete(c->api->queue, c->id, on_deleted, c, &err))
         return;

@@ -131,14 +131,12 @@ static bool put_spool_problem(cJSON *list, const struct api_status *s)
 
 static bool put_damage_problem(cJSON *list, const struct api_status *s)
 {
-    bool ok = true;
+    bool ok;
 
-    if (s->counts->damaged > 0)
-        ok = put_problem(list,
-                         "Save what can be read with \"outtray export ID\", then \"outtray delete "
-                         "ID\"; check the disk.",
-                         "%" PRIu64 " message%s damaged on the disk", s->counts->damaged,
-                         s->counts->damaged == 1 ? " is" : "s are");
+    ok = put_message_problem(list, s->counts->damaged, s->damaged, "message is damaged on the disk",
+                             "messages are damaged on the disk",
+                             "save what can be read with \"outtray export ID\" and drop it with "
+                             "\"outtray delete ID\"; it cannot be sent any more. Check the disk.");
     if (s->recovery != NULL && s->recovery->damaged > s->counts->damaged)
         ok = ok &&
              put_problem(list,
@@ -164,6 +162,48 @@ static void span_words(uint64_t ms, char out[SPAN_TEXT_MAX])
         i++;
     n = (ms + units[i].ms / 2) / units[i].ms;
     snprintf(out, SPAN_TEXT_MAX, "%" PRIu64 " %s%s", n, units[i].name, n == 1 ? "" : "s");
+}
+
+/* Also where smaller mail fits: the device tries the same again, and in vain. */
+static bool put_no_room_problem(cJSON *list, const struct api_status *s,
+                                const struct api_status_no_room *d)
+{
+    const char *colon = strstr(d->why, ": ");
+    int len = colon != NULL ? (int)(colon - d->why) : (int)strlen(d->why);
+    char remedy[PROBLEM_TEXT_MAX];
+    char ago[SPAN_TEXT_MAX];
+    char all[QUEUE_SIZE_TEXT];
+    char own[QUEUE_SIZE_TEXT];
+
+    snprintf(remedy, sizeof(remedy),
+             "The device is asked to try again later, nothing accepted is lost. What helps: %s.",
+             colon != NULL ? colon + 2 : "make room for the relay");
+    if (d->ago_ms < 60000)
+        snprintf(ago, sizeof(ago), "less than a minute");
+    else
+        span_words(d->ago_ms, ago);
+    queue_size_text(d->waits, own);
+    queue_size_text(s->counts->living_bytes, all);
+    return put_problem(list, remedy,
+                       "mail of device %s was refused %s ago, and none was accepted from it since: "
+                       "%.*s; %s of its mail waits here, %s of all",
+                       d->name, ago, len, d->why, own, all);
+}
+
+static bool put_no_room_problems(cJSON *list, const struct api_status *s)
+{
+    size_t named = s->no_room_count < API_STATUS_QUIET ? s->no_room_count : API_STATUS_QUIET;
+    bool ok = true;
+
+    if (s->counts->failing) /* nobody's mail is taken then, for another reason */
+        return true;
+    for (size_t i = 0; ok && i < named; i++)
+        ok = put_no_room_problem(list, s, &s->no_room[i]);
+    if (s->no_room_count > named)
+        ok = ok && put_problem(list, "\"outtray devices\" lists them first.",
+                               "mail of %zu more device%s was refused for lack of room",
+                               s->no_room_count - named, s->no_room_count - named == 1 ? "" : "s");
+    return ok;
 }
 
 static bool put_quiet_problem(cJSON *list, const struct api_status_quiet *quiet)
@@ -197,18 +237,24 @@ static bool put_quiet_problems(cJSON *list, const struct api_status *s)
     return ok;
 }
 
+static uint64_t less(uint64_t from, uint64_t what)
+{
+    return from > what ? from - what : 0;
+}
+
 static bool put_problems(cJSON *list, const struct api_status *s)
 {
     const uint64_t *state = s->counts->state;
-    bool ok = put_message_problem(list, state[QUEUE_HELD], s->held, "message is held",
-                                  "messages are held",
+    bool ok = put_message_problem(list, less(state[QUEUE_HELD], s->damaged_held), s->held,
+                                  "message is held", "messages are held",
                                   "\"outtray retry\" sends it again, \"outtray delete\" drops it.");
 
     for (size_t i = 0; ok && i < s->mailbox_count; i++)
         ok = put_mailbox_problem(list, &s->mailboxes[i]);
-    return ok && put_spool_problem(list, s) && put_damage_problem(list, s) &&
-           put_message_problem(list, state[QUEUE_DEAD], s->dead, "message could not be delivered",
-                               "messages could not be delivered",
+    return ok && put_spool_problem(list, s) && put_no_room_problems(list, s) &&
+           put_damage_problem(list, s) &&
+           put_message_problem(list, less(state[QUEUE_DEAD], s->damaged_dead), s->dead,
+                               "message could not be delivered", "messages could not be delivered",
                                "\"outtray retry\" tries again, \"outtray export\" saves it, "
                                "\"outtray delete\" drops it.") &&
            put_quiet_problems(list, s);
@@ -296,20 +342,23 @@ static bool put_budget(cJSON *o, const struct mailbox_status *m)
            json_put_number(o, "connections_max", m->connections_max) &&
            json_put_number(o, "connections_allowed", m->connections_allowed) &&
            json_put_text(o, "connections_why", why) && put_forecast(o, m) &&
+           json_put_text(o, "budget_why", m->budget_why != NULL ? m->budget_why : "") &&
            json_put_number(o, "sent_this_minute", m->sent_this_minute) &&
            json_put_number(o, "minute_max", m->minute_max) &&
            json_put_number(o, "recipients_today", m->recipients_today) &&
            json_put_number(o, "day_max", m->day_max) && json_put_number(o, "max_size", m->max_size);
 }
 
-static bool put_mailbox(cJSON *list, const struct mailbox_status *m, const struct api_times *times)
+static bool put_mailbox(cJSON *list, const struct mailbox_status *m, bool waited_for,
+                        const struct api_times *times)
 {
     cJSON *o = cJSON_CreateObject();
 
     return json_append(list, o) && json_put_text(o, "name", m->name) &&
            json_put_text(o, "address", m->address) && json_put_text(o, "host", m->host) &&
            json_put_number(o, "port", m->port) &&
-           json_put_text(o, "state", mailbox_state_name(m->state)) && put_next_try(o, m, times) &&
+           json_put_text(o, "state", mailbox_state_name(m->state)) &&
+           json_put_flag(o, "waited_for", waited_for) && put_next_try(o, m, times) &&
            json_put_text(o, "problem", m->problem) && json_put_text(o, "remedy", m->remedy) &&
            json_put_text(o, "last_reply", m->last_reply) &&
            json_put_text(o, "mechanism", m->mechanism) &&
@@ -324,7 +373,8 @@ static bool put_mailboxes(cJSON *o, const struct api_status *s)
     bool ok = json_put(o, "mailboxes", list);
 
     for (size_t i = 0; ok && i < s->mailbox_count; i++)
-        ok = put_mailbox(list, &s->mailboxes[i], &s->times);
+        ok = put_mailbox(list, &s->mailboxes[i], s->waited_for != NULL && s->waited_for[i],
+                         &s->times);
     return ok;
 }
 

@@ -21,5 +21,7 @@ struct quiet {
 
 /* True when a line may be written now; then *out_held is how many were not before it. */
 bool quiet_may_tell(struct quiet *q, uint64_t now_ms, uint64_t *out_held);
+/* The same with one line in a period. */
+bool quiet_may_tell_once(struct quiet *q, uint64_t now_ms, uint64_t *out_held);
 
 #endif

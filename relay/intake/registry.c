@@ -262,6 +262,7 @@ void registry_message(struct registry *r, const char *device, uint64_t octets, q
     e->messages++;
     e->octets += octets;
     e->mail_ms = wall_ms;
+    e->no_room_ms = 0;
     e->quirks |= seen;
     e->gathered |= seen;
     habit_mail(&e->habit, wall_ms);
@@ -276,6 +277,15 @@ void registry_trouble(struct registry *r, const char *device, const char *text, 
     registry_entry_set(&e->error, text, REGISTRY_ERROR_MAX);
     e->error_ms = wall_ms;
     e->refused += refused ? 1 : 0;
+}
+
+void registry_no_room(struct registry *r, const char *device, const char *text, uint64_t wall_ms)
+{
+    struct registry_entry *e = touch(r, device, wall_ms);
+    if (e == NULL)
+        return;
+    registry_entry_set(&e->no_room, text, REGISTRY_ERROR_MAX);
+    e->no_room_ms = wall_ms;
 }
 
 static void append_pending(struct registry *r, struct registry_kept *t)

@@ -51,6 +51,8 @@ struct registry_device {
     uint64_t last_ms; /* seen */
     uint64_t mail_ms; /* the newest message accepted; 0 = none */
     uint64_t error_ms;
+    uint64_t no_room_ms; /* mail was refused for lack of room, in this run; 0 = it was not */
+    char no_room[REGISTRY_ERROR_MAX]; /* why, or "" */
     uint64_t sessions;
     uint64_t probes; /* sessions without mail or trouble: connection tests */
     uint64_t messages;
@@ -88,6 +90,8 @@ void registry_message(struct registry *r, const char *device, uint64_t octets, q
                       uint64_t wall_ms); /* accepted */
 void registry_trouble(struct registry *r, const char *device, const char *text, bool refused,
                       uint64_t wall_ms); /* printable; `refused` counts */
+/* Its mail was refused because there is no room for it, as `text` says. Known in this run only. */
+void registry_no_room(struct registry *r, const char *device, const char *text, uint64_t wall_ms);
 struct registry_end {
     const char *helo; /* "" = as before; so is `tls` where the session had no mail and no TLS */
     const char *tls;

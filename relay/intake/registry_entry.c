@@ -29,6 +29,7 @@ struct registry_entry *registry_entry_copy(const struct registry_entry *e)
         return NULL;
     *copy = *e;
     copy->next = NULL;
+    copy->no_room = NULL;
     bool ok = copy_text(&copy->name, e->name);
     ok = copy_text(&copy->helo, e->helo) && ok;
     ok = copy_text(&copy->tls, e->tls) && ok;
@@ -47,6 +48,7 @@ void registry_entry_free(struct registry_entry *e)
     free(e->helo);
     free(e->tls);
     free(e->error);
+    free(e->no_room);
     free(e);
 }
 
@@ -138,6 +140,7 @@ void registry_entry_show(const struct registry_entry *e, uint64_t wall_ms,
                                     .last_ms = e->last_ms,
                                     .mail_ms = e->mail_ms,
                                     .error_ms = e->error_ms,
+                                    .no_room_ms = e->no_room_ms,
                                     .sessions = e->sessions,
                                     .probes = e->probes,
                                     .messages = e->messages,
@@ -153,6 +156,7 @@ void registry_entry_show(const struct registry_entry *e, uint64_t wall_ms,
     show_text(out->helo, sizeof out->helo, e->helo);
     show_text(out->tls, sizeof out->tls, e->tls);
     show_text(out->error, sizeof out->error, e->error);
+    show_text(out->no_room, sizeof out->no_room, e->no_room_ms != 0 ? e->no_room : NULL);
     if (e->address.family != 0)
         net_text(&e->address, out->address);
 }

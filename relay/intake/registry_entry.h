@@ -25,6 +25,8 @@ struct registry_entry {
     quirks quirks, newest;
     struct habit habit;
     /* Of the memory alone. */
+    char *no_room;
+    uint64_t no_room_ms;
     quirks gathered; /* of messages whose session has not ended */
     uint64_t used;   /* larger = later; the clock has no say in it */
     bool configured;

@@ -41,6 +41,7 @@ struct session_commons {
     struct limits *limits;
     struct twice *twice;
     struct quiet too_fast; /* log lines about it */
+    struct quiet no_room;
 };
 
 struct session_settings {

@@ -48,18 +48,34 @@ static bool may_open(const struct session *s, struct error *err)
                      s->access.max_messages_per_minute, stream_peer_text(s->stream));
 }
 
+/* As against a disk that fails. */
+static bool is_no_room(const struct error *err)
+{
+    return err->kind == ERROR_SHARE || (err->kind == ERROR_NO_ROOM && err->errnum == 0);
+}
+
 static void log_refused_open(struct session *s, const struct error *err)
 {
     uint64_t held = 0;
     char more[32] = "";
-    if ((err->kind == ERROR_BUSY || err->kind == ERROR_SHARE) &&
+    if (err->kind == ERROR_BUSY &&
         !quiet_may_tell(&s->set.commons->too_fast, session_now(s), &held))
+        return;
+    if (is_no_room(err) && !quiet_may_tell_once(&s->set.commons->no_room, session_now(s), &held))
         return;
     if (held > 0)
         snprintf(more, sizeof more, "%" PRIu64, held);
     log_event(LOG_LEVEL_WARN, "mail-refused", LOG_ID("session", s->set.id),
               LOG_STR("device", s->access.name), LOG_STR("reason", err->text),
               LOG_STR("more", more), LOG_END);
+}
+
+/* For "outtray status", until the device gets its mail in. */
+static void note_no_room(const struct session *s, const struct error *err)
+{
+    const struct intake_settings *intake = s->set.intake;
+    if (is_no_room(err))
+        registry_no_room(intake->registry, s->access.name, err->text, clock_wall_ms(intake->clock));
 }
 
 static enum lane session_lane(const struct session *s)
@@ -98,6 +114,7 @@ void session_begin_mail(struct session *s)
     if (s->writer == NULL) {
         s->set.counts->refused++;
         log_refused_open(s, &err);
+        note_no_room(s, &err);
     } else {
         tell_coming(s);
     }
@@ -120,11 +137,12 @@ void session_store(struct session *s, const struct server_effect *effect)
     case QUEUE_FLOW_ERROR:
         break;
     }
-    if (err.kind == ERROR_SHARE)
+    if (is_no_room(&err))
         log_refused_open(s, &err);
     else
         log_event(LOG_LEVEL_ERROR, "spool-failed", LOG_ID("session", s->set.id),
                   LOG_STR("device", s->access.name), LOG_STR("reason", err.text), LOG_END);
+    note_no_room(s, &err);
     session_tell_trouble(s, err.text, false);
     session_discard(s);
     server_fsm_store_failed(s->fsm, &err);

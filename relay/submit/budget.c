@@ -32,9 +32,10 @@ struct budget {
     uint64_t *linger_until; /* [lingering] of linger_room, in no order */
     uint32_t linger_room;
     uint64_t allowed_since_ms;
-    uint64_t regrow_ms; /* until the next connection more */
-    bool grown;         /* since the last refusal */
-    uint64_t ramp_ms;   /* since when connections come back one by one; 0 = they all may */
+    uint64_t regrow_ms;     /* until the next connection more */
+    bool grown;             /* since the last refusal */
+    uint64_t ramp_ms;       /* since when connections come back one by one; 0 = they all may */
+    uint64_t assumed_until; /* more is counted than is known to be used */
     uint32_t under_way;
     struct ring ended; /* final replies within the window */
     uint64_t reserved; /* recipients of messages under way */
@@ -529,10 +530,19 @@ static void spend_minute(struct budget *b, uint64_t since_ms, uint64_t now_ms)
     advance_buckets(b, now_ms);
     b->buckets[b->bucket % BUCKETS] += unsaved;
     b->recipients += unsaved;
-    if (age >= BUDGET_WINDOW_MS)
+    if (unsaved > 0)
+        b->assumed_until = now_ms + OFFSET + DAY_MS;
+    if (age >= BUDGET_WINDOW_MS || b->ended.size == 0)
         return;
+    if (unsaved == 0)
+        b->assumed_until = now_ms + OFFSET + BUDGET_WINDOW_MS - age;
     for (uint32_t i = 0; i < b->ended.size; i++)
         ring_add(&b->ended, now_ms + OFFSET - age);
+}
+
+bool budget_is_assumed(const struct budget *b, uint64_t now_ms)
+{
+    return now_ms + OFFSET < b->assumed_until;
 }
 
 bool budget_restore(struct budget *b, const char *text, bool clean, uint64_t now_ms,

@@ -92,6 +92,10 @@ enum budget_why {
 };
 enum budget_why budget_connections_why(const struct budget *b, uint64_t now_ms);
 
+/* Messages of the minute or recipients are counted that may never have been sent: what was used
+ * before an unclean stop is not known. */
+bool budget_is_assumed(const struct budget *b, uint64_t now_ms);
+
 /* ---- messages and recipients ----------------------------------------------------------------- */
 
 /* 0 when a message may start now; else the time from which it may. BUDGET_NEVER: not before one

@@ -756,6 +756,7 @@ static bool open_ledger(struct dispatch *d, struct error *err)
 {
     const struct ledger_settings settings = {.executor = d->set.executor,
                                              .file = d->set.ledger,
+                                             .queue = d->set.queue,
                                              .mailboxes = d->mailboxes,
                                              .count = d->mailbox_count};
     if (d->set.ledger == NULL)

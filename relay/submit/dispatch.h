@@ -78,6 +78,7 @@ struct mailbox_status {
     uint32_t connections_max;
     uint32_t connections_allowed; /* now */
     const char *connections_why;  /* they are less than configured, or "" */
+    const char *budget_why;       /* more is counted than may have been used, or "" */
     uint32_t sent_this_minute;
     uint32_t minute_max;
     uint32_t recipients_today;

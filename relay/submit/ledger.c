@@ -1,9 +1,12 @@
 #include "relay/submit/ledger.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "queue/queue.h"
 #include "relay/base/database.h"
 #include "relay/base/log.h"
 #include "relay/submit/ledger_store.h"
@@ -365,11 +368,28 @@ static void ledger_free(struct ledger *l)
     free(l);
 }
 
+/* Mail that waits was tried before. */
+static bool any_was_tried(const struct queue *q)
+{
+    struct queue_info info = {.id = 0};
+    while (q != NULL && queue_list(q, info.id, &info)) {
+        if (info.attempts > 0 || info.losses > 0 || info.state != QUEUE_QUEUED)
+            return true;
+    }
+    return false;
+}
+
+static bool is_missing(const char *file)
+{
+    return access(file, F_OK) != 0 && errno == ENOENT;
+}
+
 static void open_first(struct ledger *l, uint64_t now_ms, uint64_t wall_ms)
 {
     struct error err = ERROR_INIT;
     struct ledger_row *list = NULL;
     bool aside = false;
+    bool missing = is_missing(l->file);
     l->has_key = ledger_store_open(l->file, &l->store, &list, l->key, &aside, &err);
     if (aside)
         tell_set_aside(l);
@@ -377,7 +397,8 @@ static void open_first(struct ledger *l, uint64_t now_ms, uint64_t wall_ms)
         tell_failure(l, &err);
         l->retry_ms = now_ms + BUDGET_SAVE_MS;
     }
-    take_all(l, list, aside || !l->has_key, now_ms, wall_ms);
+    take_all(l, list, missing ? any_was_tried(l->set.queue) : aside || !l->has_key, now_ms,
+             wall_ms);
     ledger_rows_free(list);
     database_rest(l->store);
 }

@@ -11,7 +11,8 @@
  *    has changed. Of the password only 16 bits of a keyed hash are kept: enough to see a change, of
  *    no use for guessing. A wait of another kind is tried at once, and goes on when that fails.
  *  - A mailbox that was in use begins on the budget's safe side; so do all after the file was
- *    damaged or could not be read.
+ *    damaged or could not be read. Where there is no file, nothing was sent, unless mail that
+ *    waits has been tried.
  *
  * Losing the file loses no mail: a damaged one is set aside and written anew; one that cannot be
  * opened or written leaves the ledger in memory until it can; one of a newer program is left alone.
@@ -34,6 +35,7 @@ struct ledger_settings {
     const char *file;
     struct mailbox *mailboxes; /* new; borrowed until the ledger is closed */
     size_t count;
+    const struct queue *queue; /* tells whether mail was tried before; NULL: none was */
 };
 
 /* Opens the file and gives each mailbox what is known of it; blocks, for it is called before the

@@ -364,6 +364,9 @@ void mailbox_status(const struct mailbox *m, uint64_t now_ms, struct mailbox_sta
         .connections_max = m->config->connections,
         .connections_allowed = mailbox_connections_allowed(m, now_ms),
         .connections_why = connections_why(m, now_ms),
+        .budget_why = budget_is_assumed(m->budget, now_ms)
+                          ? "what was used is counted upwards after an unclean stop"
+                          : "",
         .sent_this_minute = budget_messages(m->budget, now_ms),
         .minute_max = m->config->messages_per_minute,
         .recipients_today = budget_recipients(m->budget, now_ms),

@@ -43,11 +43,11 @@ static double waiting(const cJSON *queue)
     return json_get_number(queue, "queued") + json_get_number(queue, "uncertain");
 }
 
-/* The first mailbox that backs off, or NULL. */
+/* The first mailbox that backs off and that mail waits for, or NULL. */
 static const cJSON *waiting_mailbox(const cJSON *status)
 {
     for (const cJSON *m = json_first(status, "mailboxes"); m != NULL; m = m->next)
-        if (strcmp(json_get_text(m, "state"), "waiting") == 0)
+        if (strcmp(json_get_text(m, "state"), "waiting") == 0 && json_get_flag(m, "waited_for"))
             return m;
     return NULL;
 }
@@ -161,10 +161,13 @@ static struct counted used_of(const cJSON *m, const char *key, const char *max_k
 
 static void print_mailbox_budget(FILE *out, const cJSON *m)
 {
-    fprintf(out, "        %s, %s this minute, %s in 24 h\n",
-            used_of(m, "connections", "connections_max", "connection").text,
-            used_of(m, "sent_this_minute", "minute_max", "message").text,
-            used_of(m, "recipients_today", "day_max", "recipient").text);
+    fprintf(out, "        %s", used_of(m, "connections", "connections_max", "connection").text);
+    if (json_get_number(m, "minute_max") > 0) /* else only those under way are counted */
+        fprintf(out, ", %s this minute",
+                used_of(m, "sent_this_minute", "minute_max", "message").text);
+    fprintf(out, ", %s in 24 h\n", used_of(m, "recipients_today", "day_max", "recipient").text);
+    if (json_get_text(m, "budget_why")[0] != '\0')
+        fprintf(out, "        %s\n", json_get_text(m, "budget_why"));
     if (json_get_text(m, "connections_why")[0] != '\0')
         fprintf(out, "        %s allowed now: %s\n", count_of(m, "connections_allowed").text,
                 json_get_text(m, "connections_why"));
@@ -462,7 +465,7 @@ void page_list_rows(struct page_list *l, FILE *out, const cJSON *page)
         fill_row(row, m);
         fill_note(l, row, m);
         l->shown++;
-        l->held += strcmp(json_get_text(m, "state"), "held") == 0;
+        l->held += strcmp(json_get_text(m, "state"), "held") == 0 && !json_get_flag(m, "damaged");
         l->octets += json_get_number(m, "size");
     }
     if (l->table.count > 0)

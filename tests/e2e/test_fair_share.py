@@ -121,10 +121,18 @@ class SpoolShare(EndToEnd):
         refused = relay.events("mail-refused")[-1]
         self.assertEqual(refused["device"], "copier")
         self.assertIn("max_spool", refused["reason"])
+        done = relay.tool("status", check=False)
+        self.assertEqual(done.returncode, 1)
+        words = b" ".join(done.stdout.split())
+        self.assertIn(b"mail of device copier was refused less than a minute ago, and none was accepted from it "
+                      b"since: the waiting mail of copier has reached its share of the spool (3 MB); 2", words)
+        self.assertIn(b"raise max_spool of its [device]", words)
         for _ in range(4):
             expect(self.scan(relay, ALARM), 250)
+        self.assertEqual(relay.tool("status", check=False).returncode, 1, "others help the copier nothing")
         self.leave(relay)
         expect(self.scan(relay), 250)
+        self.assertEqual(relay.tool("status").returncode, 0)
 
     def test_a_size_that_is_said_is_refused_before_it_is_sent(self):
         relay = self.sharing().start()

@@ -4,6 +4,7 @@ import os
 import shutil
 import smtplib
 import subprocess
+import time
 import unittest
 
 from harness import PRINTER, RECIPIENT, Device, EndToEnd, eventually, expect, lines_of_base64, message
@@ -65,7 +66,8 @@ class Limits(EndToEnd):
     def test_mail_that_grows_beyond_the_limit_is_stopped(self):
         practice = self.upstream()
         practice.pause()
-        relay = self.relay(practice, spool_max="2M")
+        relay = self.relay(practice, start=False, spool_max="2M")
+        relay.set("devices", max_spool="1G").start()
         with Device(relay) as device:
             device.begin()
             with self.assertRaises((smtplib.SMTPException, OSError, AssertionError)) as caught:
@@ -74,8 +76,37 @@ class Limits(EndToEnd):
             if isinstance(caught.exception, AssertionError):
                 self.assertIn("(452, b'4.3.1", str(caught.exception))
         eventually(lambda: not list((relay.spool / "content").iterdir()), "what was taken is given back")
+        refused = relay.wait_event("mail-refused")
+        self.assertIn("spool_max", refused["reason"])
+        self.assertEqual(relay.events("spool-failed"), [])
+        done = relay.tool("status", check=False)
+        self.assertEqual(done.returncode, ATTENTION, "though the spool is far from full")
+        words = b" ".join(done.stdout.split())
+        for word in (b"mail of device " + refused["device"].encode() + b" was refused", b"0 B of all",
+                     b"or raise spool_max in [relay]"):
+            self.assertIn(word, words)
+        relay.advance(3700)
+        self.assertEqual(relay.tool("status").returncode, 0, "told of for an hour")
         relay.send()
         self.assertEqual(len(relay.queue()), 1)
+
+    def test_a_large_message_that_does_not_fit_is_told_of_until_it_is_in(self):
+        practice = self.upstream()
+        practice.pause()
+        relay = self.relay(practice, start=False, spool_max="4M")
+        relay.set("devices", max_spool="1G").start()
+        relay.send(message(body=lines_of_base64(2 * MIB)))
+        self.send_until_refused(relay, 2 * MIB)
+        self.assertFalse(relay.status()["queue"]["full"])
+        for _ in range(3):
+            self.send_until_refused(relay, 2 * MIB)
+        self.assertEqual(len(relay.events("mail-refused")), 1, "one line a minute")
+        self.assertEqual(relay.tool("status", check=False).returncode, ATTENTION)
+        practice.resume()
+        relay.api("POST", "/v1/mailbox/office/resume")
+        relay.wait_empty()
+        relay.send(message(body=lines_of_base64(2 * MIB)))
+        self.assertEqual(relay.tool("status").returncode, 0)
 
 
 def may_mount():
@@ -142,6 +173,80 @@ class ReadOnly(EndToEnd):
         relay.start()
         self.assertEqual(relay.queue(), [], "outcomes were written when the disk was well again")
         self.assertEqual(len(self.practice.messages()), 3)
+
+    def test_what_is_deleted_meanwhile_is_said_to_come_back(self):
+        relay = self.relay(self.practice, start=False, spool=self.place / "spool")
+        relay.spool = self.place / "spool"
+        self.practice.pause()
+        relay.start()
+        for _ in range(2):
+            relay.send()
+        first, second = (entry["id"] for entry in relay.queue())
+        self.restart_read_only(relay)
+        for name in (first, second):
+            began = time.monotonic()
+            done = relay.tool("delete", name, check=False)
+            self.assertEqual(done.returncode, os.EX_TEMPFAIL)
+            self.assertLess(time.monotonic() - began, 15)
+            self.assertIn(f"message {name} is deleted, but that is not yet written to the disk".encode(), done.stderr)
+            self.assertIn(b"comes back", done.stderr)
+        self.assertEqual(relay.queue(), [])
+        self.assertEqual(len(relay.events("delete-unwritten")), 2)
+        self.make("rw")
+        relay.advance(31)
+        relay.wait_event("deleted")
+        relay.stop()
+        relay.start()
+        self.assertEqual(relay.queue(), [])
+
+    def test_it_says_when_it_works_again_though_nothing_waits_for_that(self):
+        relay = self.relay(self.practice, start=False, spool=self.place / "spool")
+        relay.spool = self.place / "spool"
+        relay.start()
+        self.restart_read_only(relay)
+        relay.wait_event("spool-failing")
+        self.assertEqual(self.refused(relay)[0], 451)
+        self.make("rw")
+        relay.advance(31)
+        relay.wait_event("spool-recovered")
+        self.assertEqual(relay.tool("status").returncode, 0)
+
+    def test_a_relay_that_has_sent_nothing_begins_with_whole_budgets(self):
+        relay = self.relay(self.practice, start=False, spool=self.place / "spool")
+        relay.spool = self.place / "spool"
+        relay.set("mailbox office", messages_per_minute=30, recipients_per_day=10000)
+        relay.start()
+        relay.stop()
+        self.lose_ledger(relay)
+        self.make("ro")
+        relay.start()
+        mailbox = relay.mailbox()
+        self.assertEqual((mailbox["sent_this_minute"], mailbox["recipients_today"], mailbox["budget_why"]), (0, 0, ""))
+
+    def test_a_ledger_that_was_lost_after_mail_was_tried_counts_upwards_and_says_so(self):
+        relay = self.relay(self.practice, start=False, spool=self.place / "spool")
+        relay.spool = self.place / "spool"
+        relay.set("mailbox office", messages_per_minute=30, recipients_per_day=10000).start()
+        self.practice.add_rule(stage="rcpt", match=RECIPIENT, reply="450 4.2.1 mailbox busy")
+        relay.send()
+        eventually(lambda: relay.queue()[0]["attempts"], "it was tried")
+        relay.stop()
+        self.lose_ledger(relay)
+        self.make("ro")
+        relay.start()
+        mailbox = relay.mailbox()
+        self.assertEqual((mailbox["sent_this_minute"], mailbox["recipients_today"]), (30, 101))
+        self.assertIn(b"counted upwards after an unclean stop", relay.tool("status", check=False).stdout)
+
+    def lose_ledger(self, relay):
+        for file in relay.spool.glob("ledger.db*"):
+            file.unlink()
+
+    def restart_read_only(self, relay):
+        """A file system that is written to cannot be made read-only."""
+        relay.stop()
+        self.make("ro")
+        relay.start()
 
     def test_a_disk_that_is_full_to_the_last_octet(self):
         relay = self.relay(self.practice, start=False, spool=self.place / "spool")

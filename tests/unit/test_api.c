@@ -186,7 +186,7 @@ struct fixture {
     struct executor_job *first;
     struct executor_job **last;
     struct event *deliver;
-    bool stalled;    /* done() waits */
+    bool stalled; /* done() waits */
     struct executor_job *first_write;
     struct executor_job **last_write;
     unsigned jobs;
@@ -1318,6 +1318,50 @@ static void retry_of_all_leaves_the_uncertain_the_held_and_the_dead(void **state
     answer_done(&a);
 }
 
+static bool is_waited_for(struct fixture *f)
+{
+    struct answer a = ask(f, "GET", "/v1/status");
+    bool is = json_get_flag(json_first(a.json, "mailboxes"), "waited_for");
+
+    answer_done(&a);
+    return is;
+}
+
+static void a_mailbox_in_trouble_is_waited_for_by_mail_that_is_due(void **state)
+{
+    struct fixture *f = *state;
+
+    add_message(f, 100);
+    assert_false(is_waited_for(f));
+    f->dispatch.ready_ms = clock_now_ms(&f->clock) + 1000;
+    assert_true(is_waited_for(f));
+    end_attempt(f, QUEUE_UNCERTAIN);
+    assert_false(is_waited_for(f)); /* its own time comes later */
+    f->dispatch.ready_ms = clock_now_ms(&f->clock) + 86400000;
+    assert_true(is_waited_for(f));
+}
+
+static void a_deletion_that_the_disk_does_not_take_is_answered_all_the_same(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t id = add_message(f, 100);
+    struct queue_info info;
+    struct answer a;
+
+    f->stalled = true;
+    a = ask_id(f, "DELETE", id, "");
+    assert_int_equal(a.status, 503);
+    assert_string_equal(json_get_text(json_get(a.json, "error"), "kind"), "busy");
+    assert_non_null(strstr(json_get_text(json_get(a.json, "error"), "text"),
+                           "is deleted, but that is not yet written to the disk"));
+    assert_false(queue_find(f->queue, id, &info));
+    answer_done(&a);
+    assert_int_equal(status_of(f, "GET", "/v1/queue"), 200);
+    f->stalled = false;
+    deliver(-1, 0, f);
+    settle(f);
+}
+
 static void delete_removes_the_message(void **state)
 {
     struct fixture *f = *state;
@@ -1531,6 +1575,8 @@ int main(void)
         WITH_API(what_an_operator_does_is_logged),
         WITH_API(retry_says_when_a_message_may_arrive_twice),
         WITH_API(retry_of_all_leaves_the_uncertain_the_held_and_the_dead),
+        WITH_API(a_mailbox_in_trouble_is_waited_for_by_mail_that_is_due),
+        WITH_API(a_deletion_that_the_disk_does_not_take_is_answered_all_the_same),
         WITH_API(delete_removes_the_message),
         WITH_API(resume_finds_a_mailbox_by_its_encoded_name),
         WITH_API(the_clock_moves_only_when_it_is_a_test_clock),

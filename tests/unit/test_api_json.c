@@ -417,7 +417,9 @@ static cJSON *status_of(const struct queue_counts *counts, const struct mailbox_
                            .mailboxes = m,
                            .mailbox_count = 1,
                            .refusing = refusing,
-                           .held = {0x10, 0x11}};
+                           .held = {0x10, 0x11},
+                           .damaged = {0x1f},
+                           .damaged_held = counts->damaged};
     cJSON *o = api_status_json(&s);
 
     assert_non_null(o);
@@ -454,7 +456,7 @@ static void a_relay_without_problems_is_ok(void **state)
 static void problems_are_listed_the_most_pressing_first(void **state)
 {
     struct queue_counts counts = {
-        .state = {1, 0, 2, 1}, .damaged = 1, .failing = true, .failure = "write: I/O error"};
+        .state = {1, 0, 3, 1}, .damaged = 1, .failing = true, .failure = "write: I/O error"};
     struct queue_recovery recovery = {.damaged = 3};
     struct mailbox_status m = mailbox();
     cJSON *o;
@@ -471,7 +473,7 @@ static void problems_are_listed_the_most_pressing_first(void **state)
     assert_string_equal(problem(o, 1),
                         "mailbox office (scan@office.example) is paused: the password is wrong");
     assert_string_equal(problem(o, 2), "the spool cannot be written: write: I/O error");
-    assert_string_equal(problem(o, 3), "1 message is damaged on the disk");
+    assert_string_equal(problem(o, 3), "1 message is damaged on the disk: 001f");
     assert_string_equal(problem(o, 4),
                         "damage was found in the spool at the last start (3 places)");
     assert_string_equal(problem(o, 5), "1 message could not be delivered");
@@ -534,6 +536,55 @@ static void a_read_only_disk_says_what_helps_and_what_a_stop_would_cost(void **s
 }
 
 #define HOUR_MS UINT64_C(3600000)
+
+static void a_damaged_message_is_told_of_once_with_what_can_be_done(void **state)
+{
+    struct queue_counts counts = {.state = {0, 0, 1, 0}, .damaged = 1};
+    struct mailbox_status m = mailbox();
+    cJSON *o = status_of(&counts, &m, NULL, "");
+    const char *remedy = json_get_text(json_first(o, "problems"), "remedy");
+
+    (void)state;
+    assert_int_equal(cJSON_GetArraySize(json_get(o, "problems")), 1);
+    assert_string_equal(problem(o, 0), "1 message is damaged on the disk: 001f");
+    assert_non_null(strstr(remedy, "outtray export"));
+    assert_non_null(strstr(remedy, "outtray delete"));
+    assert_null(strstr(remedy, "retry"));
+    cJSON_Delete(o);
+}
+
+static void a_device_whose_mail_finds_no_room_is_a_problem_with_numbers(void **state)
+{
+    struct queue_counts counts = {.living_bytes = 66 << 20};
+    struct api_status s = {.times = times,
+                           .counts = &counts,
+                           .intake = &intake,
+                           .refusing = "",
+                           .no_room_count = 7,
+                           .no_room = {{"copier",
+                                        "the waiting mail has reached spool_max (80 MB): let mail "
+                                        "leave, or raise spool_max in [relay]",
+                                        12 * 60000, 60 << 20},
+                                       {"fax", "no memory for mail data", 59000, 0}}};
+    cJSON *o = api_status_json(&s);
+
+    (void)state;
+    assert_string_equal(json_get_text(o, "state"), "attention");
+    assert_int_equal(cJSON_GetArraySize(json_get(o, "problems")), 6);
+    assert_string_equal(problem(o, 0),
+                        "mail of device copier was refused 12 minutes ago, and none was accepted "
+                        "from it since: the waiting mail has reached spool_max (80 MB); 60 MB of "
+                        "its mail waits here, 66 MB of all");
+    assert_string_equal(json_get_text(json_first(o, "problems"), "remedy"),
+                        "The device is asked to try again later, nothing accepted is lost. What "
+                        "helps: let mail leave, or raise spool_max in [relay].");
+    assert_string_equal(problem(o, 1),
+                        "mail of device fax was refused less than a minute ago, and none was "
+                        "accepted from it since: no memory for mail data; 0 B of its mail waits "
+                        "here, 66 MB of all");
+    assert_string_equal(problem(o, 5), "mail of 2 more devices was refused for lack of room");
+    cJSON_Delete(o);
+}
 
 static void devices_that_have_gone_quiet_are_the_last_problem(void **state)
 {
@@ -661,6 +712,8 @@ int main(void)
         cmocka_unit_test(problems_are_listed_the_most_pressing_first),
         cmocka_unit_test(a_mailbox_that_only_waits_needs_nobody),
         cmocka_unit_test(a_full_spool_is_a_problem_with_a_remedy),
+        cmocka_unit_test(a_damaged_message_is_told_of_once_with_what_can_be_done),
+        cmocka_unit_test(a_device_whose_mail_finds_no_room_is_a_problem_with_numbers),
         cmocka_unit_test(devices_that_have_gone_quiet_are_the_last_problem),
         cmocka_unit_test(a_device_is_in_the_first_state_that_holds),
         cmocka_unit_test(an_entry_of_a_device_has_null_for_what_never_was),

@@ -624,6 +624,10 @@ static void a_wall_clock_that_was_set_back_frees_nothing(void **state)
     assert_true(budget_restore(other, bytes_string(&text), false, START, DAY));
     assert_int_equal(budget_messages(other, START), 30);
     assert_int_equal(budget_recipients(other, START), 100 + budget_save_step(other));
+    assert_false(budget_is_assumed(b, START));
+    assert_true(budget_is_assumed(other, START));
+    assert_true(budget_is_assumed(other, START + DAY - 1));
+    assert_false(budget_is_assumed(other, START + DAY));
     bytes_done(&text);
     budget_free(b);
     budget_free(other);

@@ -434,6 +434,22 @@ static void a_damaged_file_is_set_aside_and_the_safe_side_taken(void **state)
     end_cleanly(f, T0 + HOUR);
 }
 
+/* The directory is not there: nothing can be made in it, as on a read-only file system. */
+static void a_file_that_never_was_and_cannot_be_made_is_no_lost_one(void **state)
+{
+    struct fixture *f = *state;
+    char kept[64];
+    memcpy(kept, f->file, sizeof kept);
+    snprintf(f->file, sizeof f->file, "%s/none/ledger.db", f->directory);
+    begin(f, T0);
+    assert_int_equal(budget_messages(f->m.budget, T0), 0);
+    assert_int_equal(budget_recipients(f->m.budget, T0), 0);
+    assert_int_equal(budget_connections_allowed(f->m.budget, T0), 3);
+    assert_false(budget_is_assumed(f->m.budget, T0));
+    end_cleanly(f, T0);
+    memcpy(f->file, kept, sizeof kept);
+}
+
 static void a_file_that_cannot_be_opened_is_written_when_it_can(void **state)
 {
     struct fixture *f = *state;
@@ -473,6 +489,7 @@ int main(void)
         FRESH(at_rest_nothing_is_written),
         FRESH(lessons_hold_across_a_restart_until_their_time),
         FRESH(a_size_taught_is_forgotten_when_another_is_configured),
+        FRESH(a_file_that_never_was_and_cannot_be_made_is_no_lost_one),
         FRESH(a_damaged_file_is_set_aside_and_the_safe_side_taken),
         FRESH(a_file_that_cannot_be_opened_is_written_when_it_can),
     };

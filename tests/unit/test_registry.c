@@ -240,6 +240,23 @@ static void live(struct fixture *f, const char *name)
     registry_ended(f->r, name, &probe, WALL + 23 * DAY);
 }
 
+static void a_refusal_for_lack_of_room_is_known_until_mail_gets_in(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f);
+    live(f, "scanner");
+    assert_int_equal(device(f, "scanner").no_room_ms, 0);
+    registry_no_room(f->r, "scanner", "the spool is full: let mail leave", WALL + 30 * DAY);
+    assert_int_equal(device(f, "scanner").no_room_ms, WALL + 30 * DAY);
+    assert_string_equal(device(f, "scanner").no_room, "the spool is full: let mail leave");
+    write_now(f);
+    registry_message(f->r, "scanner", 1000, 0, WALL + 30 * DAY + 1);
+    assert_int_equal(device(f, "scanner").no_room_ms, 0);
+    assert_string_equal(device(f, "scanner").no_room, "");
+    registry_no_room(NULL, "scanner", "text", WALL);
+}
+
 static void what_is_told_of_a_device_can_be_asked(void **state)
 {
     struct fixture *f = *state;
@@ -1011,6 +1028,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+        TEST(a_refusal_for_lack_of_room_is_known_until_mail_gets_in),
         TEST(what_is_told_of_a_device_can_be_asked),
         TEST(everything_survives_a_restart),
         TEST(a_crash_costs_what_was_not_written_and_no_more),

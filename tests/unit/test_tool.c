@@ -260,10 +260,40 @@ static void a_mailbox_that_has_to_wait_is_named_at_once(void **state)
 
     (void)state;
     status_page("{\"state\": \"ok\", \"started\": \"2024-05-06T05:12:00Z\", \"queue\": "
-                "{\"queued\": 9}, \"mailboxes\": [{\"name\": \"office\", \"state\": \"waiting\"}]}",
+                "{\"queued\": 9}, \"mailboxes\": [{\"name\": \"idle\", \"state\": \"waiting\"}, "
+                "{\"name\": \"office\", \"state\": \"waiting\", \"waited_for\": true}]}",
                 &p);
     assert_string_equal(first_line(&p), "Outtray works, but has to wait for mailbox office: 9 "
                                         "waiting, 0 delivered since 05:12.");
+    free(p.text);
+}
+
+static void a_mailbox_that_no_mail_waits_for_is_not_blamed(void **state)
+{
+    struct paper p;
+
+    (void)state;
+    status_page("{\"state\": \"ok\", \"started\": \"2024-05-06T05:12:00Z\", \"queue\": "
+                "{\"uncertain\": 1}, \"mailboxes\": [{\"name\": \"office\", \"state\": "
+                "\"waiting\", \"waited_for\": false}]}",
+                &p);
+    assert_string_equal(first_line(&p), "Outtray is working: 1 waiting, 0 delivered since 05:12.");
+    free(p.text);
+}
+
+static void a_minute_without_a_limit_is_left_out_and_a_guess_is_called_one(void **state)
+{
+    struct paper p;
+    char *text;
+
+    (void)state;
+    text = status_page("{\"state\": \"ok\", \"mailboxes\": [{\"name\": \"office\", \"state\": "
+                       "\"ready\", \"sent_this_minute\": 8, \"minute_max\": 0, "
+                       "\"recipients_today\": 101, \"day_max\": 10000, \"budget_why\": "
+                       "\"counted upwards\"}]}",
+                       &p);
+    assert_null(strstr(text, "this minute"));
+    assert_non_null(strstr(text, "101 of 10,000 recipients in 24 h\n        counted upwards\n"));
     free(p.text);
 }
 
@@ -386,10 +416,11 @@ static void units_follow_their_numbers(void **state)
     (void)state;
     text = status_page("{\"state\": \"ok\", \"mailboxes\": [{\"name\": \"office\", \"state\": "
                        "\"ready\", \"connections\": 1, \"connections_max\": 3, "
-                       "\"sent_this_minute\": 1, \"recipients_today\": 1, \"day_max\": 1}]}",
+                       "\"sent_this_minute\": 1, \"minute_max\": 1, \"recipients_today\": 1, "
+                       "\"day_max\": 1}]}",
                        &p);
-    assert_non_null(strstr(text, "        1 of 3 connections, 1 message this minute, 1 of 1 "
-                                 "recipient in 24 h\n"));
+    assert_non_null(strstr(text, "        1 of 3 connections, 1 of 1 message this minute, "
+                                 "1 of 1 recipient in 24 h\n"));
     free(p.text);
 }
 
@@ -823,6 +854,8 @@ int main(void)
         cmocka_unit_test(a_working_relay_is_said_to_work_in_the_first_line),
         cmocka_unit_test(problems_come_first_and_with_their_remedy),
         cmocka_unit_test(a_mailbox_that_has_to_wait_is_named_at_once),
+        cmocka_unit_test(a_mailbox_that_no_mail_waits_for_is_not_blamed),
+        cmocka_unit_test(a_minute_without_a_limit_is_left_out_and_a_guess_is_called_one),
         cmocka_unit_test(the_last_line_of_a_list_says_how_many_there_are),
         cmocka_unit_test(what_messages_wait_for_is_said_once_in_a_row),
         cmocka_unit_test(a_message_says_why_a_recipient_failed_and_what_to_do),
