@@ -209,7 +209,7 @@ static bool put_problems(cJSON *list, const struct api_status *s)
     return ok && put_spool_problem(list, s) && put_damage_problem(list, s) &&
            put_message_problem(list, state[QUEUE_DEAD], s->dead, "message could not be delivered",
                                "messages could not be delivered",
-                               "\"outtray retry\" tries again, \"outtray export\" saves it, "
+                               "\"outtray requeue\" tries again, \"outtray export\" saves it, "
                                "\"outtray delete\" drops it.") &&
            put_quiet_problems(list, s);
 }
