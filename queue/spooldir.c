@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define FORMAT_TEXT "outtray-spool 1\n"
 
@@ -53,6 +54,38 @@ static int open_or_read(const struct queue *q, const char *path)
     return fd < 0 && errno == EROFS ? q->ops->open(q->ops->ctx, path, O_RDONLY, 0) : fd;
 }
 
+/* The process that holds the lock, as far as the system tells; else 0. */
+static long lock_holder(int fd)
+{
+    FILE *locks = fopen("/proc/locks", "re");
+    char line[256];
+    struct stat st;
+    long holder = 0;
+    bool known = locks != NULL && fstat(fd, &st) == 0;
+    while (known && holder == 0 && fgets(line, sizeof(line), locks) != NULL) {
+        long pid;
+        unsigned long long inode;
+        if (sscanf(line, "%*d: FLOCK %*s %*s %ld %*x:%*x:%llu", &pid, &inode) == 2 && pid > 0 &&
+            inode == st.st_ino)
+            holder = pid;
+    }
+    if (locks != NULL)
+        (void)fclose(locks);
+    return holder;
+}
+
+static bool refuse_busy(const struct queue *q, struct error *err)
+{
+    long holder = lock_holder(q->lock_fd);
+    if (holder > 0)
+        return error_set(err, ERROR_BUSY, "the spool %s is in use by process %ld; stop that first",
+                         q->dir, holder);
+    return error_set(err, ERROR_BUSY,
+                     "the spool %s is in use by another process, most often another outtrayd; stop "
+                     "that first",
+                     q->dir);
+}
+
 static bool lock(struct queue *q, struct error *err)
 {
     char path[SPOOL_PATH_MAX];
@@ -67,7 +100,7 @@ static bool lock(struct queue *q, struct error *err)
     if (q->ops->lock(q->ops->ctx, q->lock_fd) == 0)
         return true;
     if (errno == EWOULDBLOCK)
-        return error_set(err, ERROR_BUSY, "the spool %s is in use by another process", q->dir);
+        return refuse_busy(q, err);
     return error_errno(err, errno, "lock %s", path);
 }
 

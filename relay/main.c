@@ -21,6 +21,7 @@
 #include "relay/base/dns.h"
 #include "relay/base/log.h"
 #include "relay/base/privileges.h"
+#include "relay/base/secret.h"
 #include "relay/base/stream.h"
 #include "relay/base/work.h"
 #include "relay/intake/join.h"
@@ -343,6 +344,38 @@ static bool start_signins(struct relay *r, struct error *err)
     return with_oauth == 0 || r->signins != NULL;
 }
 
+static void warn_of_secret(const struct config_mailbox *m, struct secret *s,
+                           const struct error *err)
+{
+    if (s == NULL)
+        log_event(LOG_LEVEL_WARN, "secret-missing", LOG_STR("mailbox", m->name),
+                  LOG_STR("reason", err->text),
+                  LOG_STR("effect", "its mail waits until it can be read"), LOG_END);
+    secret_free(s);
+}
+
+/* It is no reason not to start: what is missing may come later, and mail can wait for it. */
+static void warn_of_secrets(const struct config *c)
+{
+    for (size_t i = 0; i < c->mailbox_count; i++) {
+        const struct config_mailbox *m = &c->mailboxes[i];
+        struct error err = ERROR_INIT;
+
+        if ((m->auth & CONFIG_AUTH_PASSWORD) != 0 && (!m->has_oauth || m->password_file[0] != '\0'))
+            warn_of_secret(m, secret_of_mailbox(m->name, m->password_file, &err), &err);
+        if (m->has_oauth && m->client_secret_file[0] != '\0')
+            warn_of_secret(m, secret_line_from_file(m->client_secret_file, &err), &err);
+        if (m->has_oauth && m->certificate_file[0] != '\0')
+            warn_of_secret(m,
+                           secret_from_file(m->private_key_file[0] != '\0' ? m->private_key_file
+                                                                           : m->certificate_file,
+                                            &err),
+                           &err);
+        if (m->has_oauth && m->service_account_file[0] != '\0')
+            warn_of_secret(m, secret_from_file(m->service_account_file, &err), &err);
+    }
+}
+
 static bool start_submit(struct relay *r, struct error *err)
 {
     if (!sasl_setup(config_wants_scram(r->config), err))
@@ -355,6 +388,7 @@ static bool start_submit(struct relay *r, struct error *err)
         return error_set(err, ERROR_LIMIT, "[relay] spool: path too long");
     if (!start_signins(r, err))
         return false;
+    warn_of_secrets(r->config);
     const struct dispatch_settings settings = {.base = r->base,
                                                .streams = r->streams,
                                                .clock = &r->clock,
@@ -541,7 +575,7 @@ static void raise_descriptors(void)
 static void print_help(FILE *out)
 {
     fprintf(out,
-            "Usage: outtrayd [-c FILE] [--timestamps]\n"
+            "Usage: outtrayd [-c FILE] [--timestamps] [--test-clock[=SECONDS]]\n"
             "\n"
             "Takes mail from devices on the LAN and submits it to a mailbox's provider.\n"
             "Runs in the foreground; a supervisor such as systemd keeps it.\n"
@@ -564,6 +598,7 @@ static int parse_options(int argc, char **argv, struct options *o)
     static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
                                           {"timestamps", no_argument, NULL, 't'},
                                           {"test-clock", optional_argument, NULL, 'k'},
+                                          {"check", no_argument, NULL, 'C'},
                                           {"version", no_argument, NULL, 'V'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
@@ -580,6 +615,9 @@ static int parse_options(int argc, char **argv, struct options *o)
             o->test_clock = true;
             o->clock_ms = optarg != NULL ? strtoull(optarg, NULL, 10) * 1000 : 0;
             break;
+        case 'C':
+            fprintf(stderr, "outtrayd: use: outtray check\n");
+            return EX_USAGE;
         case 'V':
             printf("outtrayd %s\n", OUTTRAY_VERSION);
             return EX_OK;

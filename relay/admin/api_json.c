@@ -105,7 +105,7 @@ static bool put_given_up(cJSON *o, const struct verdict *v)
     snprintf(reason, sizeof(reason),
              "It was tried for as long as give_up in [relay] says. The last time: %s", v->what);
     return put_verdict(o, reason, "whoever looks after this relay",
-                       "When the cause is gone, try it again with \"outtray retry\".");
+                       "When the cause is gone, try it again with \"outtray requeue\".");
 }
 
 static bool put_reason(cJSON *o, const struct recipient *r)

@@ -255,7 +255,7 @@ static bool put_problems(cJSON *list, const struct api_status *s)
            put_damage_problem(list, s) &&
            put_message_problem(list, less(state[QUEUE_DEAD], s->damaged_dead), s->dead,
                                "message could not be delivered", "messages could not be delivered",
-                               "\"outtray retry\" tries again, \"outtray export\" saves it, "
+                               "\"outtray requeue\" tries again, \"outtray export\" saves it, "
                                "\"outtray delete\" drops it.") &&
            put_quiet_problems(list, s);
 }

@@ -84,7 +84,9 @@ struct config *config_load(const char *file, FILE *mistakes)
     size_t len = 0;
 
     if (in == NULL || buf == NULL || !read_stream(in, buf, size, &len))
-        (void)fprintf(mistakes, "%s: cannot be read: %s\n", file, strerror(errno));
+        (void)fprintf(mistakes,
+                      "%s: the configuration cannot be read: %s; name another one with -c FILE\n",
+                      file, strerror(errno));
     else
         c = parse(file, buf, len, presets, presets_len, mistakes);
     free(presets);

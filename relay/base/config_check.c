@@ -1,5 +1,7 @@
 #include "relay/base/config_check.h"
 
+#include <iconv.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -11,7 +13,8 @@
 #define DEFAULT_ROUTE    "default"
 #define DEFAULT_LISTENER "default"
 #define OWN_NAME_MAX     256
-#define CHARSET_MAX      40 /* octets of a character set's name */
+#define PROXY_NONE       "none" /* not even the environment's */
+#define CHARSET_MAX      40     /* octets of a character set's name */
 
 /* A heading that was not understood is reported already; what is missing because of it is not. */
 static bool is_rejected_name(const struct config_builder *b, const char *name)
@@ -246,6 +249,27 @@ static void check_certificates(struct config_builder *b)
     }
 }
 
+static bool is_same_place(const char *one, const char *other)
+{
+    struct net_address a;
+    struct net_address b;
+
+    return strcmp(one, other) == 0 ||
+           (net_parse(one, &a) && net_parse(other, &b) && net_equal(&a, &b));
+}
+
+/* "" is every address of both families, 0.0.0.0 and :: are those of one. */
+static bool share_address(const char *one, const char *other)
+{
+    struct net_address a;
+    struct net_address b;
+
+    if (*one == '\0' || *other == '\0' || is_same_place(one, other))
+        return true;
+    return net_parse(one, &a) && net_parse(other, &b) && a.family == b.family &&
+           (is_unspecified(&a) || is_unspecified(&b));
+}
+
 static void check_listeners(struct config_builder *b)
 {
     struct config *c = b->c;
@@ -255,11 +279,15 @@ static void check_listeners(struct config_builder *b)
             const struct config_listener *one = &c->listeners[i];
             const struct config_listener *other = &c->listeners[j];
 
-            if (one->port == other->port && strcmp(one->address, other->address) == 0)
+            if (one->port == other->port && share_address(one->address, other->address))
                 config_mistakes_add(
                     &b->m, one->line,
-                    "[listener %s] has the address and port of [listener %s], at line "
-                    "%u; change one of them",
+                    is_same_place(one->address, other->address)
+                        ? "[listener %s] has the address and port of [listener %s], at line "
+                          "%u; change one of them"
+                        : "[listener %s] has the port of [listener %s], at line %u, and one of "
+                          "them is on every address; change one of the ports, or name an address "
+                          "for each",
                     one->name, other->name, other->line);
         }
 }
@@ -456,25 +484,94 @@ static void check_mailbox(struct config_builder *b, const struct config_target *
         config_build_text(b, &mb->login, mb->address);
 }
 
+/* The line of a key of a section without a name; 0 when it is not given. */
+static unsigned line_of(const struct config_builder *b, const char *kind, const char *key)
+{
+    for (size_t i = 0; i < b->doc.count; i++)
+        if (config_build_is(&b->targets[i], kind) &&
+            config_build_value(b->targets[i].section, key) != NULL)
+            return config_build_line(b->targets[i].section, key);
+    return 0;
+}
+
 static void check_socket(struct config_builder *b)
 {
     if (strlen(b->c->socket) > CONFIG_SOCKET_MAX)
-        config_mistakes_add(&b->m, 0,
+        config_mistakes_add(&b->m, line_of(b, "api", "socket"),
                             "[api] socket: a unix socket's path has at most %d characters",
                             CONFIG_SOCKET_MAX);
+}
+
+/* Those the library knows, and, where it was installed without its tables, the usual ones. */
+static bool is_known_charset(const char *name)
+{
+    static const char *const families[] = {
+        "us-ascii", "utf-8",  "iso-8859-", "windows-125", "koi8-", "shift_jis", "iso-2022-jp",
+        "euc-",     "gb2312", "gbk",       "gb18030",     "big5",  "ibm",       "macintosh"};
+    iconv_t known = iconv_open("UTF-8", name);
+
+    if (known != (iconv_t)-1) { /* NOLINT(performance-no-int-to-ptr): so iconv_open() says it */
+        (void)iconv_close(known);
+        return true;
+    }
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+        if (strncasecmp(name, families[i], strlen(families[i])) == 0)
+            return true;
+    return false;
 }
 
 /* It goes into every header that needs it. RFC 2978 2.3 */
 static void check_charset(struct config_builder *b)
 {
+    unsigned line = line_of(b, "devices", "charset");
     size_t len = strlen(b->c->charset);
     size_t good = strspn(b->c->charset, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
                                         "0123456789!#$%&+-^_`{}~.:");
 
     if (len == 0 || len != good || len > CHARSET_MAX)
-        config_mistakes_add(&b->m, 0,
+        config_mistakes_add(&b->m, line,
                             "[devices] charset: not the name of a character set; write for "
                             "example windows-1252");
+    else if (!is_known_charset(b->c->charset))
+        config_mistakes_add(&b->m, line,
+                            "charset = %s: nobody knows such a character set; write for example "
+                            "windows-1252, iso-8859-2, koi8-r or shift_jis",
+                            b->c->charset);
+}
+
+/* "http://HOST:PORT", also with a login before the host: what else there is, libcurl would refuse
+ * only when the first token is fetched. Without a port it takes 1080, which nobody means. */
+static bool is_proxy(const char *text)
+{
+    static const char *const schemes[] = {"http://",    "https://",  "socks4://",
+                                          "socks4a://", "socks5://", "socks5h://"};
+    const char *scheme_end = strstr(text, "://");
+    const char *at;
+    char host[OWN_NAME_MAX];
+    char port[OWN_NAME_MAX];
+    uint64_t number;
+    bool known = scheme_end == NULL;
+
+    if (strcmp(text, PROXY_NONE) == 0)
+        return true;
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes && !known; i++)
+        known = strncasecmp(text, schemes[i], strlen(schemes[i])) == 0;
+    text = scheme_end != NULL ? scheme_end + 3 : text;
+    at = strrchr(text, '@');
+    text = at != NULL ? at + 1 : text;
+    if (!known || (sscanf(text, "[%255[^]]]:%255[0-9]", host, port) != 2 &&
+                   sscanf(text, "%255[^]/:[]:%255[0-9]", host, port) != 2))
+        return false;
+    return config_value_is_host(host) && config_value_number(port, &number) && number > 0 &&
+           number <= UINT16_MAX;
+}
+
+static void check_proxy(struct config_builder *b)
+{
+    if (*b->c->proxy != '\0' && !is_proxy(b->c->proxy))
+        config_mistakes_add(&b->m, line_of(b, "relay", "proxy"),
+                            "proxy: write it as http://HOST:PORT, such as "
+                            "http://proxy.example.com:3128");
 }
 
 /* The machine's own name may be anything; what is not part of a domain name becomes '-'. */
@@ -495,7 +592,9 @@ static void set_hostname(struct config_builder *b)
 
 static void check_any_mailbox(struct config_builder *b)
 {
-    if (b->c->mailbox_count == 0 && !any_rejected(b))
+    bool unreadable = b->doc.count == 0 && config_mistakes_any(&b->m);
+
+    if (b->c->mailbox_count == 0 && !any_rejected(b) && !unreadable)
         config_mistakes_add(
             &b->m, 0,
             "there is no mailbox to send through; add a section [mailbox office] with "
@@ -536,6 +635,7 @@ void config_check(struct config_builder *b)
     check_equal_ranges(b);
     check_socket(b);
     check_charset(b);
+    check_proxy(b);
     check_any_mailbox(b);
     set_hostname(b);
 }

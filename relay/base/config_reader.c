@@ -245,6 +245,12 @@ void config_reader_read(struct config_document *doc, const char *text, size_t le
         config_mistakes_add(m, 0, "it is larger than %zu octets", CONFIG_FILE_MAX);
         return;
     }
+    if (len == 0) {
+        config_mistakes_add(m, 0,
+                            "the file is empty; write a section [mailbox office] into it, as "
+                            "outtray.conf(5) shows");
+        return;
+    }
     if (is_utf16(text, len)) {
         config_mistakes_add(m, 1, "the file is UTF-16 text; save it as UTF-8");
         return;

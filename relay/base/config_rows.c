@@ -202,10 +202,10 @@ static const struct config_row rows[] = {
      .key = "from",
      .type = CONFIG_FROM,
      .fallback = "rewrite",
-     .help =
-         "What becomes of a From that the mailbox may not send as. rewrite puts the mailbox's "
-         "address there; the original goes to Reply-To where it can be answered. keep leaves it "
-         "as it is, and the service may refuse it. An address is put into every message.",
+     .help = "What becomes of a From that the mailbox may not send as. rewrite puts the mailbox's "
+             "address there; the original goes to Reply-To, or to X-Original-From where there is a "
+             "Reply-To already or it cannot be answered. keep leaves it as it is, and the service "
+             "may refuse it. An address is put into every message.",
      FIELD(config_mailbox, from)},
     {.section = "mailbox",
      .key = "from_name",

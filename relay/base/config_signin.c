@@ -107,6 +107,12 @@ static void infer_auth(const struct signin *s)
         s->mb->auth = p != NULL ? p->auth : CONFIG_AUTH_PASSWORD;
 }
 
+/* As against words that were not understood, which is reported already. */
+static bool is_blank_list(const char *value)
+{
+    return value != NULL && value[strspn(value, ", \t")] == '\0';
+}
+
 static void check_auth(const struct signin *s)
 {
     uint32_t auth = s->mb->auth;
@@ -115,7 +121,7 @@ static void check_auth(const struct signin *s)
     if ((auth & CONFIG_AUTH_NONE) != 0 && auth != CONFIG_AUTH_NONE)
         config_mistakes_add(&s->b->m, line_of(s, "auth"),
                             "auth = none stands alone; take it out, or the others");
-    if (auth == 0 && is_given(s, "auth"))
+    if (is_blank_list(config_build_value(s->t->section, "auth")))
         config_mistakes_add(&s->b->m, line_of(s, "auth"),
                             "auth has no value; write oauth2, password or none");
     for (uint32_t bit = CONFIG_AUTH_OAUTH2; bit <= CONFIG_AUTH_PASSWORD; bit <<= 1) {

@@ -14,6 +14,8 @@
 #define DATE_LENGTH 10 /* 2027-06-30 */
 #define DIGITS      "0123456789"
 #define ITEM_MAX    (2 * NET_TEXT_MAX)
+#define MISFIT_MAX  80
+#define MISFITS_MAX 320 /* of a message: what is behind them must be read, too */
 
 struct unit {
     const char *name;
@@ -307,10 +309,39 @@ static bool set_choice(const struct config_row *row, const char *text, void *fie
     return true;
 }
 
+/* What of a list was not understood, in one text for all of it. */
+struct misfits {
+    char text[MISFITS_MAX]; /* "\"a\", \"b\"" */
+    size_t len;
+    size_t count;
+};
+
+static void misfits_add(struct misfits *m, const char *item, size_t len)
+{
+    bool fits;
+
+    len = len < MISFIT_MAX ? len : MISFIT_MAX;
+    fits = m->len + len + sizeof ", \"\"" < sizeof m->text;
+    m->count++;
+    if (fits)
+        m->len += (size_t)snprintf(m->text + m->len, sizeof m->text - m->len, "%s\"%.*s\"",
+                                   m->len > 0 ? ", " : "", (int)len, item);
+}
+
+/* True when there are none; `wanted` goes behind "is", or behind `are` when there are several. */
+static bool misfits_none(const struct misfits *m, struct error *err, const char *are,
+                         const char *wanted)
+{
+    return m->count == 0 ||
+           error_set(err, ERROR_INVALID, "%s %s %s", m->text, m->count > 1 ? are : "is", wanted);
+}
+
 static bool set_words(const struct config_row *row, const char *text, void *field,
                       struct error *err)
 {
     uint32_t words = 0;
+    struct misfits misfits = {.count = 0};
+    char wanted[MISFITS_MAX];
 
     if (*text == '\0' && *row->fallback == '\0' && !row->may_be_empty)
         return true; /* something else decides */
@@ -318,16 +349,16 @@ static bool set_words(const struct config_row *row, const char *text, void *fiel
         size_t len = strcspn(text, ", \t");
         unsigned choice;
 
-        if (!find_choice(row, text, len, &choice))
-            return error_set(
-                err, ERROR_INVALID,
-                "\"%.*s\" is none of them; write some of: %s, with spaces between them",
-                (int)(len < LABEL_MAX ? len : LABEL_MAX), text, row->choices);
-        words |= UINT32_C(1) << choice;
+        if (find_choice(row, text, len, &choice))
+            words |= UINT32_C(1) << choice;
+        else
+            misfits_add(&misfits, text, len);
         text += len;
     }
     *(uint32_t *)field = words;
-    return true;
+    (void)snprintf(wanted, sizeof wanted,
+                   "none of them; write some of: %s, with spaces between them", row->choices);
+    return misfits_none(&misfits, err, "are", wanted);
 }
 
 static bool set_addresses(const struct config_row *row, const char *text, void *field,
@@ -335,19 +366,18 @@ static bool set_addresses(const struct config_row *row, const char *text, void *
 {
     char item[ITEM_MAX];
     struct net_range range;
+    struct misfits misfits = {.count = 0};
 
     (void)row;
     while (config_value_item(&text, item, sizeof item)) {
         if (!net_range_parse(item, &range))
-            return error_set(
-                err, ERROR_INVALID,
-                "\"%s\" is neither an address nor a range; write 192.168.1.20, "
-                "192.168.1.0/24 or 192.168.1.20-192.168.1.40, with commas between them",
-                item);
-        if (!net_ranges_add(field, &range))
+            misfits_add(&misfits, item, strlen(item));
+        else if (!net_ranges_add(field, &range))
             return error_set(err, ERROR_NO_ROOM, "there is not enough memory");
     }
-    return true;
+    return misfits_none(&misfits, err, "are each",
+                        "neither an address nor a range; write 192.168.1.20, 192.168.1.0/24 or "
+                        "192.168.1.20-192.168.1.40, with commas between them");
 }
 
 /* "example.com" or ".example.com". */
@@ -376,16 +406,19 @@ static bool set_names(bool (*is_good)(const char *), const char *text, const cha
 {
     struct config_domains *d = field;
     char item[HOST_MAX + LOCAL_MAX + 2];
+    struct misfits misfits = {.count = 0};
 
     while (config_value_item(&text, item, sizeof item)) {
-        if (!is_good(item))
-            return error_set(err, ERROR_INVALID, "\"%s\" is %s", item, wanted);
+        if (!is_good(item)) {
+            misfits_add(&misfits, item, strlen(item));
+            continue;
+        }
         if (d->count >= CONFIG_DOMAINS_MAX)
             return error_set(err, ERROR_LIMIT, "there are at most %d", CONFIG_DOMAINS_MAX);
         if (!add_domain(d, item))
             return error_set(err, ERROR_NO_ROOM, "there is not enough memory");
     }
-    return true;
+    return misfits_none(&misfits, err, "are each", wanted);
 }
 
 static bool set_domains(const struct config_row *row, const char *text, void *field,

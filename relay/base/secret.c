@@ -66,7 +66,7 @@ struct secret *secret_from_text(const char *text, size_t len, struct error *err)
     while (len > 0 && (text[len - 1] == '\n' || text[len - 1] == '\r'))
         len--;
     if (len == 0)
-        (void)error_set(err, ERROR_INVALID, "it is empty");
+        (void)error_set(err, ERROR_INVALID, "it is empty; write the secret into it");
     else if (len > SECRET_MAX)
         (void)error_set(err, ERROR_LIMIT, "it is longer than %d octets", SECRET_MAX);
     else if (memchr(text, '\0', len) != NULL)
@@ -110,7 +110,8 @@ bool secret_check_file(int fd, const char *file, struct error *err)
     if (fstat(fd, &st) < 0)
         return error_errno(err, errno, "%s", file);
     if (!S_ISREG(st.st_mode))
-        return error_set(err, ERROR_INVALID, "%s: it is not a regular file", file);
+        return error_set(err, ERROR_INVALID, "%s: it is not a regular file; name the file itself",
+                         file);
     if (st.st_uid != 0 && st.st_uid != geteuid())
         return error_set(err, ERROR_INVALID,
                          "%s: it belongs to user %lu, not to root or to the user we run as; run: "
@@ -195,6 +196,25 @@ struct secret *secret_from_file(const char *file, struct error *err)
     return s;
 }
 
+/* Takes the secret. A second line would be sent as part of the password, and be refused by the
+ * service with words that send people looking elsewhere. */
+static struct secret *one_line(struct secret *s, const char *where, struct error *err)
+{
+    if (strpbrk(s->text, "\r\n") == NULL)
+        return s;
+    (void)error_set(err, ERROR_INVALID,
+                    "%s: it holds more than one line; leave only the line with the secret", where);
+    secret_free(s);
+    return NULL;
+}
+
+struct secret *secret_line_from_file(const char *file, struct error *err)
+{
+    struct secret *s = secret_from_file(file, err);
+
+    return s != NULL ? one_line(s, file, err) : NULL;
+}
+
 /* False when there is no such credential; *out_secret may be NULL, with err set, when there is. */
 static bool from_credential(const char *mailbox, struct secret **out_secret, struct error *err)
 {
@@ -207,7 +227,7 @@ static bool from_credential(const char *mailbox, struct secret **out_secret, str
     n = snprintf(path, sizeof path, "%s/%s.password", directory, mailbox);
     if (n < 0 || (size_t)n >= sizeof path || access(path, F_OK) < 0)
         return false;
-    *out_secret = secret_from_file(path, err);
+    *out_secret = secret_line_from_file(path, err);
     return true;
 }
 
@@ -247,7 +267,7 @@ static struct secret *from_environment(const char *mailbox, struct error *err)
     s = secret_from_text(value, strlen(value), err);
     if (s == NULL)
         (void)error_wrap(err, "%s", name);
-    return s;
+    return s != NULL ? one_line(s, name, err) : NULL;
 }
 
 struct secret *secret_of_mailbox(const char *mailbox, const char *file, struct error *err)
@@ -255,7 +275,7 @@ struct secret *secret_of_mailbox(const char *mailbox, const char *file, struct e
     struct secret *s = NULL;
 
     if (*file != '\0')
-        s = secret_from_file(file, err);
+        s = secret_line_from_file(file, err);
     else if (!from_credential(mailbox, &s, err))
         s = from_environment(mailbox, err);
     if (s == NULL)

@@ -5,7 +5,7 @@
  * when it is one of ours), from a systemd credential (the file NAME in $CREDENTIALS_DIRECTORY) or
  * from the environment. A leading byte-order mark and trailing line ends are cut; what is left is 1
  * to SECRET_MAX octets without a NUL. The bytes live in locked memory where the system allows it
- * and are never logged.
+ * and are never logged. A password is one line.
  */
 #ifndef OUTTRAY_RELAY_BASE_SECRET_H
 #define OUTTRAY_RELAY_BASE_SECRET_H
@@ -25,6 +25,8 @@ struct secret;
 struct secret *secret_of_mailbox(const char *mailbox, const char *file, struct error *err);
 /* A secret that is always in a file, such as a private key. */
 struct secret *secret_from_file(const char *file, struct error *err);
+/* One that is a single line, such as a password; more lines are refused. */
+struct secret *secret_line_from_file(const char *file, struct error *err);
 /* True for an open file that only root, we, and a group of ours can use; else err says what to run.
  */
 bool secret_check_file(int fd, const char *file, struct error *err);

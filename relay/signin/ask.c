@@ -154,7 +154,7 @@ static void prove_by_certificate(struct ask *a)
 
 static void prove_by_secret(struct ask *a)
 {
-    struct secret *secret = secret_from_file(a->settings.config->secret_file, &a->err);
+    struct secret *secret = secret_line_from_file(a->settings.config->secret_file, &a->err);
 
     if (secret != NULL)
         (void)write_body(a, secret_text(secret), "");

@@ -107,6 +107,9 @@ static void mailbox_note(struct mailbox *m, const struct verdict *v, const struc
     bool token = m->with_token && v->token_how != NULL;
     snprintf(m->problem, sizeof m->problem, "%s", token ? v->token_what : v->what);
     snprintf(m->remedy, sizeof m->remedy, "%s: %s", v->who, token ? v->token_how : v->how);
+    /* Whose file it is, and what is wrong with it, only the text says. */
+    if (strcmp(v->name, "secret") == 0 && reply->text[0] != '\0')
+        snprintf(m->problem, sizeof m->problem, "%s", reply->text);
     reply_format(reply, m->last_reply, sizeof m->last_reply);
 }
 

@@ -606,7 +606,7 @@ const struct verdict_local_row verdict_local_rows[] = {
          {IS("secret", PAUSE, MAILBOX), .wait_ms = 5 * MINUTE,
           .what = "What the mailbox needs for signing in or for TLS cannot be read here.",
           .who = RELAY_OPERATOR,
-          .how = "Mend what the message names; it is read again with each try."}},
+          .how = "Mend the file that is named; it is read again with each try."}},
     {LOCALLY(AT_ANY,
              LOCAL_SPOOL) = {IS("spool", BACK, MESSAGE),
                              .what = "The spool failed while the message was being sent.",

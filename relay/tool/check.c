@@ -12,12 +12,15 @@
 
 #include "relay/admin/json.h"
 #include "relay/base/config.h"
+#include "relay/base/config_rows.h"
 #include "relay/base/privileges.h"
 #include "relay/base/secret.h"
 #include "relay/signin/passwords.h"
 #include "relay/tool/format.h"
 
 #define RANGES_SHOWN 4
+#define SMALL_SIZE   (UINT64_C(64) * 1024)        /* a max_size of less is a slip */
+#define SMALL_SPOOL  (UINT64_C(32) * 1024 * 1024) /* two of the queue's segments */
 #define TEXT_MAX     1024
 
 struct check {
@@ -90,12 +93,22 @@ static bool parent_exists(const char *path)
     return exists;
 }
 
+/* "/etc/outtray/outtray.conf:12", where the section begins that something is about. */
+static const char *place(const struct check *c, unsigned line, char out[TEXT_MAX])
+{
+    (void)snprintf(out, TEXT_MAX, "%s:%u", c->tool->config_file, line);
+    return out;
+}
+
 /* What is closed to somebody else may well be open to the daemon, and must not be opened to him. */
 static void refuse_spool(struct check *c, int errnum)
 {
     const char *spool = c->config->spool;
 
-    if (c->as_daemon)
+    if (errnum == EROFS)
+        problem(c, "spool %s: its file system is read-only. Mount its file system writable again",
+                spool);
+    else if (c->as_daemon)
         problem(c, "spool %s: %s for %s; run: chown -R %s %s", spool, strerror(errnum), user_name(),
                 user_name(), spool);
     else
@@ -127,14 +140,14 @@ static void try_spool(struct check *c)
 }
 
 static void try_secret_file(struct check *c, const struct config_mailbox *m, const char *key,
-                            const char *file)
+                            const char *file, bool one_line)
 {
     struct error err = ERROR_INIT;
     struct secret *s;
 
     if (file[0] == '\0')
         return;
-    s = secret_from_file(file, &err);
+    s = one_line ? secret_line_from_file(file, &err) : secret_from_file(file, &err);
     if (s == NULL && (c->as_daemon || err.kind == ERROR_MISSING))
         problem(c, "mailbox %s, %s: %s", m->name, key, err.text);
     else if (s == NULL)
@@ -150,12 +163,12 @@ static void try_oauth(struct check *c, const struct config_mailbox *m)
 
     if (!m->has_oauth)
         return;
-    try_secret_file(c, m, "client_secret_file", m->client_secret_file);
+    try_secret_file(c, m, "client_secret_file", m->client_secret_file, true);
     if (m->private_key_file[0] == '\0')
-        try_secret_file(c, m, "certificate_file", m->certificate_file);
-    try_secret_file(c, m, "private_key_file", m->private_key_file);
-    try_secret_file(c, m, "key_password_file", m->key_password_file);
-    try_secret_file(c, m, "service_account_file", m->service_account_file);
+        try_secret_file(c, m, "certificate_file", m->certificate_file, false);
+    try_secret_file(c, m, "private_key_file", m->private_key_file, false);
+    try_secret_file(c, m, "key_password_file", m->key_password_file, false);
+    try_secret_file(c, m, "service_account_file", m->service_account_file, false);
     if (person && strcmp(m->sign_in, m->name) == 0)
         note(c, "mailbox %s needs somebody to sign in once outtrayd runs: outtray login %s%s",
              m->name, m->name, m->grant == CONFIG_GRANT_BROWSER ? " --browser" : "");
@@ -193,6 +206,7 @@ static void try_authorities(struct check *c, const struct config_mailbox *m)
 {
     static const char mark[] = "-----BEGIN ";
     char line[TEXT_MAX];
+    char at[TEXT_MAX];
     bool found = false;
     FILE *f;
 
@@ -205,14 +219,20 @@ static void try_authorities(struct check *c, const struct config_mailbox *m)
         return;
     }
     if (f == NULL) {
-        problem(c, "mailbox %s: ca_file %s: %s", m->name, m->ca_file, strerror(errno));
+        problem(c,
+                "%s: mailbox %s: ca_file %s: %s; name the PEM file with the authorities of %s, or "
+                "take the line out to use the system's",
+                place(c, m->line, at), m->name, m->ca_file, strerror(errno), m->host);
         return;
     }
     while (!found && fgets(line, sizeof(line), f) != NULL)
         found = strncmp(line, mark, sizeof(mark) - 1) == 0;
     fclose(f);
     if (!found)
-        problem(c, "mailbox %s: ca_file %s holds no certificate in PEM form", m->name, m->ca_file);
+        problem(c,
+                "%s: mailbox %s: ca_file %s holds no certificate in PEM form (-----BEGIN "
+                "CERTIFICATE-----)",
+                place(c, m->line, at), m->name, m->ca_file);
 }
 
 static bool checks_logins(const struct config *c)
@@ -231,7 +251,14 @@ static void try_device_passwords(struct check *c)
     const char *file = c->config->passwords;
     struct error err = ERROR_INIT;
 
-    if (access(file, F_OK) == 0) {
+    /* Where nobody wrote the key, no directory is missed. */
+    if (strcmp(file, config_row_find("devices", "passwords")->fallback) != 0 &&
+        !parent_exists(file)) {
+        problem(c,
+                "passwords of devices: %s: the directory that it should be in does not exist; "
+                "correct passwords in [devices], or run: mkdir -p \"$(dirname %s)\"",
+                file, file);
+    } else if (access(file, F_OK) == 0) {
         if (passwords_check(file, "", "", &err) == PASSWORDS_FAILED)
             problem(c, "passwords of devices: %s", err.text);
     } else if (checks_logins(c->config)) {
@@ -239,15 +266,55 @@ static void try_device_passwords(struct check *c)
     }
 }
 
+/* ---- values that are surely not meant ---------------------------------------------------------
+ */
+
+static void doubt_size(const struct check *c, unsigned line, const char *section, const char *name,
+                       uint64_t size)
+{
+    char text[FORMAT_TEXT];
+    char at[TEXT_MAX];
+
+    if (size == 0 || size >= SMALL_SIZE)
+        return;
+    format_size((double)size, text);
+    note(c,
+         "%s%s[%s%s%s] max_size is %s, which hardly any mail fits into; is a K or an M missing "
+         "behind it?",
+         line > 0 ? place(c, line, at) : "", line > 0 ? ": " : "", section,
+         *name != '\0' ? " " : "", name, text);
+}
+
+static void doubt_values(const struct check *c)
+{
+    const struct config *cfg = c->config;
+    char text[FORMAT_TEXT];
+
+    doubt_size(c, 0, "devices", "", cfg->max_size);
+    for (size_t i = 0; i < cfg->device_count; i++)
+        doubt_size(c, cfg->devices[i].line, "device", cfg->devices[i].name,
+                   cfg->devices[i].max_size);
+    if (cfg->spool_max == 0 || cfg->spool_max >= SMALL_SPOOL)
+        return;
+    format_size((double)cfg->spool_max, text);
+    note(c,
+         "[relay] spool_max is %s; below 32M the queue, which is written in pieces of up to 16M, "
+         "may take no mail at all. Is an M or a G missing behind it?",
+         text);
+}
+
 static void try_program(struct check *c, const struct config_notify *n)
 {
+    char at[TEXT_MAX];
     struct stat st;
 
     if (stat(n->command, &st) != 0)
-        problem(c, "[notify %s] command: %s: %s", n->name, n->command, strerror(errno));
+        problem(c,
+                "%s: [notify %s] command: %s: %s; name a program that is there, by its full path",
+                place(c, n->line, at), n->name, n->command, strerror(errno));
     else if (!S_ISREG(st.st_mode) || access(n->command, X_OK) != 0)
-        problem(c, "[notify %s] command: %s is no program that %s may run", n->name, n->command,
-                user_name());
+        problem(c, "%s: [notify %s] command: %s is no program that %s may run; run: chmod a+x %s",
+                place(c, n->line, at), n->name, n->command, user_name(), n->command);
 }
 
 static void try_all(struct check *c)
@@ -260,6 +327,7 @@ static void try_all(struct check *c)
         return;
     }
     c->as_daemon = was_root || strcmp(user_name(), c->config->user) == 0;
+    doubt_values(c);
     try_spool(c);
     try_device_passwords(c);
     for (size_t i = 0; i < c->config->mailbox_count; i++) {
@@ -498,8 +566,7 @@ static int check_for_people(const struct tool *t)
     fflush(t->out);
     try_all(&c);
     if (c.problems > 0)
-        fprintf(t->err, "outtray: %u problem%s to mend before outtrayd can work.\n", c.problems,
-                c.problems == 1 ? "" : "s");
+        fprintf(t->err, "outtray: %u problem%s to mend.\n", c.problems, c.problems == 1 ? "" : "s");
     config_free(config);
     return c.problems > 0 ? EX_CONFIG : EX_OK;
 }

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -24,7 +25,11 @@
 
 static bool argument_id(const struct tool *t, uint64_t *out_id, struct error *err)
 {
-    if (queue_id_parse(t->argument, out_id))
+    const char *text = t->argument;
+
+    if (strncasecmp(text, "0x", 2) == 0) /* as other programs write such numbers */
+        text += 2;
+    if (queue_id_parse(text, out_id))
         return true;
     return error_set(err, ERROR_INVALID,
                      "\"%s\" is no message id; \"outtray queue\" lists them, like 4f2a",

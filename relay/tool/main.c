@@ -48,8 +48,7 @@ static int command_help(const struct tool *t);
 #define NEEDS_ID "needs a message id; \"outtray queue\" lists them"
 
 static const struct command commands[] = {
-    {"check", "", "read the configuration, tell every mistake, try what it needs", check_run, 0,
-     NULL,
+    {"check", "", "tell every mistake, and try what outtrayd needs", check_run, 0, NULL,
      "Run it with sudo: then files are tried as the user that outtrayd becomes. Ends with 78 when\n"
      "there are mistakes.\n"},
     {"status", "", "how the relay is, what needs attention and what to do", command_status, 0, NULL,
@@ -69,11 +68,12 @@ static const struct command commands[] = {
      "They are kept for dead_keep of the configuration, and until somebody was told of them.\n"},
     {"requeue", "ID | --all-dead", "try a dead letter, or all of them, anew", command_requeue,
      TAKES_ALL_DEAD, "needs a message id, or --all-dead; \"outtray dead\" lists them",
-     "Only recipients that failed are tried again.\n"},
+     "Only recipients that failed are tried again. \"outtray retry\" is for mail that waits or is "
+     "held.\n"},
     {"delete", "ID", "remove a message for good", command_delete, TAKES_ARGUMENT, NEEDS_ID,
      "Nobody is told. \"outtray export\" saves it first.\n"},
-    {"export", "ID [-o FILE]", "write a message as an .eml file, or to stdout", command_export,
-     TAKES_ARGUMENT | TAKES_OUTPUT, NEEDS_ID,
+    {"export", "ID [-o FILE [--force]]", "write a message as an .eml file, or to stdout",
+     command_export, TAKES_ARGUMENT | TAKES_OUTPUT, NEEDS_ID,
      "  -o, --output FILE      write to FILE, which must not be there yet\n"
      "      --force            write over it all the same\n"},
     {"resume", "MAILBOX", "use a paused or waiting mailbox at once", command_resume, TAKES_ARGUMENT,
@@ -100,8 +100,8 @@ static const struct command commands[] = {
      TAKES_WORDS | TAKES_STAGE, NULL,
      "      --stage STAGE      what was answered with it: banner, ehlo, starttls, auth, mail,\n"
      "                         rcpt, data or dot (the end of the mail data); all, else\n"},
-    {"replies", "[--unknown]", "replies that Outtray has no explanation for", replies_list,
-     TAKES_UNKNOWN, NULL,
+    {"replies", "", "replies that Outtray has no explanation for", replies_list, TAKES_UNKNOWN,
+     NULL,
      "Names, addresses and numbers in them are masked. Whoever sends them to the authors of\n"
      "Outtray helps to have them explained.\n"},
     {"login", "MAILBOX [--browser]", "sign in as a person for a mailbox, with OAuth", login_run,
@@ -119,7 +119,8 @@ static const struct command commands[] = {
      NULL},
 };
 
-#define COMMANDS (sizeof(commands) / sizeof(commands[0]))
+#define CALL_WIDTH 25 /* of a command with its usage */
+#define COMMANDS   (sizeof(commands) / sizeof(commands[0]))
 
 static const struct option options[] = {
     {"config", required_argument, NULL, 'c'}, {"socket", required_argument, NULL, 's'},
@@ -136,10 +137,13 @@ static void write_help(FILE *out)
 {
     fputs("Usage: outtray [-c FILE] [--socket PATH] [--json] COMMAND\n\n", out);
     for (size_t i = 0; i < COMMANDS; i++) {
-        char call[32];
+        char call[64];
 
         snprintf(call, sizeof(call), "%s %s", commands[i].name, commands[i].usage);
-        fprintf(out, "  %-23s %s\n", call, commands[i].help);
+        if (strlen(call) > CALL_WIDTH) /* has a line of its own */
+            fprintf(out, "  %s\n  %-*s %s\n", call, CALL_WIDTH, "", commands[i].help);
+        else
+            fprintf(out, "  %-*s %s\n", CALL_WIDTH, call, commands[i].help);
     }
     fputs("\n"
           "  -c, --config FILE      the configuration; default " CONFIG_DEFAULT_FILE "\n"
@@ -227,6 +231,8 @@ static int misfit(const struct command *c, const struct tool *t, int arguments)
 
     if (misfit_rare(c, t) != EX_OK)
         return EX_USAGE;
+    if (t->all && (c->takes & TAKES_ALL_DEAD) != 0)
+        return usage_error(t, "%s takes no --all; --all-dead is for all dead letters", c->name);
     if (t->all && (c->takes & (TAKES_ALL | TAKES_ALL_OR_ONE)) == 0)
         return usage_error(t, "%s takes no --all", c->name);
     if (t->output != NULL && (c->takes & TAKES_OUTPUT) == 0)

@@ -345,7 +345,7 @@ static const char *state_note(const cJSON *m)
         {"uncertain", ": all of it was sent, but how that ended is not known; it waits and is sent "
                       "again, and may then arrive twice"},
         {"held", ": it waits for you; \"outtray retry\" sends it, \"outtray delete\" drops it"},
-        {"dead", ": it will not be tried again; \"outtray retry\" tries it all the same"},
+        {"dead", ": it will not be tried again; \"outtray requeue\" tries it all the same"},
     };
 
     if (json_get_flag(m, "in_flight"))

@@ -1,5 +1,6 @@
 #include "relay/tool/passwd.h"
 
+#include <errno.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,25 @@ static int show(const struct tool *t, const struct config_device *d, const char 
     return EX_OK;
 }
 
+/* Its directory is told of apart: the error would name that alone. */
+static bool has_directory(const char *file, struct error *err)
+{
+    char *copy = strdup(file);
+    char *slash = copy != NULL ? strrchr(copy, '/') : NULL;
+    bool ok;
+
+    if (slash != NULL)
+        slash[slash == copy ? 1 : 0] = '\0';
+    ok = slash == NULL || access(copy, F_OK) == 0 || errno != ENOENT;
+    if (!ok)
+        (void)error_set(err, ERROR_MISSING,
+                        "%s: the directory that it should be in does not exist; correct passwords "
+                        "in [devices], or run: mkdir -p %s",
+                        file, copy);
+    free(copy);
+    return ok;
+}
+
 static int set_password(const struct tool *t, const struct config *c)
 {
     struct error err = ERROR_INIT;
@@ -85,7 +105,7 @@ static int set_password(const struct tool *t, const struct config *c)
     const struct config_device *d = find_device(c, t->argument, t->config_file, &err);
     int code;
 
-    if (d != NULL &&
+    if (d != NULL && has_directory(c->passwords, &err) &&
         (t->from_stdin ? read_password(t, password, &err) : passwords_make(password, &err)) &&
         passwords_set(c->passwords, d->name, password, daemon_group(c), &err))
         code = show(t, d, password);

@@ -11,22 +11,27 @@
 #include "relay/tool/ask.h"
 #include "relay/tool/format.h"
 
-#define STAGES_TEXT 160
+#define STAGES_TEXT 320
 
 /* What can be answered with a reply, and how people call it. */
 static const struct stage {
     const char *name;
     enum client_stage stage;
     const char *words;
+    bool local; /* nothing is answered here, but it can go wrong here */
 } stages[] = {
-    {"banner", STAGE_BANNER, "the connection"},
-    {"ehlo", STAGE_EHLO, "EHLO"},
-    {"starttls", STAGE_STARTTLS, "STARTTLS"},
-    {"auth", STAGE_AUTH, "AUTH (the sign-in)"},
-    {"mail", STAGE_MAIL, "MAIL (the sender)"},
-    {"rcpt", STAGE_RCPT, "RCPT (a recipient)"},
-    {"data", STAGE_DATA, "DATA"},
-    {"dot", STAGE_FINAL_DOT, "the end of the mail data"},
+    {"connect", STAGE_CONNECT, "the connection attempt", true},
+    {"banner", STAGE_BANNER, "the connection", false},
+    {"ehlo", STAGE_EHLO, "EHLO", false},
+    {"starttls", STAGE_STARTTLS, "STARTTLS", false},
+    {"tls", STAGE_TLS, "the TLS handshake", true},
+    {"auth", STAGE_AUTH, "AUTH (the sign-in)", false},
+    {"idle", STAGE_IDLE, "an idle connection", true},
+    {"mail", STAGE_MAIL, "MAIL (the sender)", false},
+    {"rcpt", STAGE_RCPT, "RCPT (a recipient)", false},
+    {"data", STAGE_DATA, "DATA", false},
+    {"body", STAGE_BODY, "the mail data", true},
+    {"dot", STAGE_FINAL_DOT, "the end of the mail data", false},
 };
 
 #define STAGES (sizeof(stages) / sizeof(stages[0]))
@@ -86,6 +91,30 @@ static bool is_named(const struct stage *s, const char *name)
     return strcasecmp(s->name, name) == 0 || strcasecmp(client_stage_name(s->stage), name) == 0;
 }
 
+/* A server answers commands; what goes wrong here can do so between them as well. */
+static bool has_stage(const struct reply *reply, size_t i)
+{
+    enum client_stage stage = stages[i].stage;
+
+    switch (reply->local) {
+    case LOCAL_NONE:
+        return !stages[i].local;
+    case LOCAL_LOOKUP:
+    case LOCAL_CONNECT:
+        return stage == STAGE_CONNECT;
+    case LOCAL_CERTIFICATE:
+    case LOCAL_TLS:
+    case LOCAL_SECRET:
+        return stage <= STAGE_AUTH;
+    case LOCAL_SPOOL:
+    case LOCAL_CONTENT:
+    case LOCAL_ADDRESS:
+        return stage >= STAGE_MAIL && stage <= STAGE_BODY;
+    default:
+        return true;
+    }
+}
+
 /* At the stage that was named, else at those where a row knows the reply, else at all. */
 static void find_meanings(const struct reply *reply, const char *stage, struct meanings *out)
 {
@@ -93,10 +122,12 @@ static void find_meanings(const struct reply *reply, const char *stage, struct m
 
     *out = (struct meanings){.count = 0};
     for (size_t i = 0; i < STAGES; i++)
-        known = known || verdict_is_known(stages[i].stage, reply);
+        known = known || (has_stage(reply, i) && verdict_is_known(stages[i].stage, reply));
     for (size_t i = 0; i < STAGES; i++)
-        if (stage != NULL ? is_named(&stages[i], stage)
-                          : !known || verdict_is_known(stages[i].stage, reply))
+        if (!has_stage(reply, i))
+            continue;
+        else if (stage != NULL ? is_named(&stages[i], stage)
+                               : !known || verdict_is_known(stages[i].stage, reply))
             add_meaning(out, i, reply);
 }
 
@@ -126,7 +157,7 @@ static void print_again(FILE *out, const struct verdict *v)
     format_line(out, "", text);
 }
 
-static void print_meaning(FILE *out, const struct meaning *m)
+static void print_meaning(FILE *out, const struct meaning *m, bool local)
 {
     const struct verdict *v = &m->verdict;
     char at[STAGES_TEXT];
@@ -135,7 +166,7 @@ static void print_meaning(FILE *out, const struct meaning *m)
     stages_text(m, at);
     snprintf(name, sizeof(name), "%s%s", v->name,
              m->known ? "" : " (Outtray does not know this reply; it goes by the code alone)");
-    format_line(out, "Answer to", at);
+    format_line(out, local ? "Happens at" : "Answer to", at);
     format_line(out, "Means", v->what);
     format_line(out, "Concerns", scope_words[v->scope]);
     format_line(out, "Who helps", v->who);
@@ -197,15 +228,34 @@ static void join_words(const struct tool *t, char *out, size_t size)
         used += (size_t)snprintf(out + used, size - used, "%s%s", i > 0 ? " " : "", t->words[i]);
 }
 
+/* "(timeout) no answer to EHLO", as status, show and the log say what went wrong here. */
+static bool local_from_text(struct reply *out, const char *text)
+{
+    size_t len = strcspn(text, ")");
+
+    if (text[0] != '(' || text[len] != ')')
+        return false;
+    for (int i = LOCAL_NONE + 1; i < LOCAL_COUNT; i++) {
+        const char *name = local_failure_name((enum local_failure)i);
+
+        if (strlen(name) != len - 1 || strncasecmp(name, text + 1, len - 1) != 0)
+            continue;
+        reply_local(out, (enum local_failure)i, "%s", text + len + 1 + strspn(text + len + 1, " "));
+        return true;
+    }
+    return false;
+}
+
 static bool read_reply(const struct tool *t, char *text, size_t size, struct reply *out,
                        struct error *err)
 {
     join_words(t, text, size);
-    if (reply_from_text(out, text))
+    if (reply_from_text(out, text) || local_from_text(out, text))
         return true;
     return error_set(err, ERROR_INVALID,
                      "write the reply as the log shows it, with its code in front: outtray explain "
-                     "\"535 5.7.3 Authentication unsuccessful\"");
+                     "\"535 5.7.3 Authentication unsuccessful\", or with what went wrong here: "
+                     "outtray explain \"(timeout)\"");
 }
 
 int replies_explain(const struct tool *t)
@@ -231,7 +281,7 @@ int replies_explain(const struct tool *t)
     for (size_t i = 0; i < m.count; i++) {
         if (i > 0)
             fputc('\n', t->out);
-        print_meaning(t->out, &m.list[i]);
+        print_meaning(t->out, &m.list[i], reply.local != LOCAL_NONE);
     }
     return EX_OK;
 }

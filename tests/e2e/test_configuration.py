@@ -59,7 +59,7 @@ class Mistakes(EndToEnd):
 
     def test_command_line(self):
         for arguments, code in ((["--version"], 0), (["--help"], 0), (["--nonsense"], EX_USAGE),
-                                (["word"], EX_USAGE)):
+                                (["word"], EX_USAGE), (["--check"], EX_USAGE)):
             with self.subTest(arguments=arguments):
                 done = subprocess.run([BIN / "outtrayd", *arguments], capture_output=True, timeout=60,
                                       check=False)
@@ -73,6 +73,48 @@ class Mistakes(EndToEnd):
         done = relay.tool("check", check=False)
         self.assertEqual(done.returncode, EX_CONFIG)
         self.assertIn(str(relay.directory / "password").encode(), done.stderr)
+        self.assertIn(b"1 problem to mend.", done.stderr)
+
+    def test_check_finds_a_password_of_two_lines(self):
+        relay = self.relay(self.upstream())
+        file = relay.directory / "password"
+        file.write_text(f"\ufeff{PASSWORD}\r\n", encoding="utf-8")
+        self.assertEqual(relay.tool("check").returncode, 0)
+        file.write_text(f"{PASSWORD}\nand more\n", encoding="utf-8")
+        done = relay.tool("check", check=False)
+        self.assertEqual(done.returncode, EX_CONFIG)
+        self.assertIn(b"it holds more than one line", done.stderr)
+
+    def test_a_missing_password_is_told_at_the_start_and_by_status(self):
+        relay = self.relay(self.upstream(), start=False)
+        file = relay.directory / "password"
+        file.unlink()
+        relay.start()
+        event = relay.wait_event("secret-missing", mailbox="office")
+        self.assertIn(str(file), event["reason"])
+        relay.send()
+        relay.wait_event("mailbox-trouble", mailbox="office")
+        self.assertIn(f"{file}: there is no such file", relay.status()["problems"][0]["what"])
+
+    def test_check_tells_what_is_surely_a_slip(self):
+        relay = self.relay(self.upstream(), start=False)
+        relay.set("relay", spool_max="10M").set("devices", max_size="35", passwords="/nonexistent/passwords")
+        relay.set("notify pager", command="/nonexistent/tell")
+        relay.config_file.write_text(relay.config_text(), encoding="utf-8")
+        done = relay.tool("check", check=False)
+        self.assertEqual(done.returncode, EX_CONFIG)
+        words = done.stderr.decode()
+        for word in ("[devices] max_size is 35 B", "spool_max is 10 MB", "passwords of devices: /nonexistent/passwords",
+                     "[notify pager] command: /nonexistent/tell", "2 problems to mend."):
+            self.assertIn(word, words)
+        self.assertRegex(words, rf"{relay.config_file}:\d+: \[notify pager\]")
+
+    def test_a_spool_in_use_names_the_process(self):
+        first = self.relay(None)
+        second = self.relay(None, start=False)
+        second.set("relay", spool=first.spool).start(wait=False)
+        second.wait_end()
+        self.assertRegex("\n".join(second.lines), r"is in use by (process \d+|another process, .*); stop that first")
 
     def test_a_port_that_is_taken_says_which(self):
         first = self.relay(None)

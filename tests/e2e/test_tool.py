@@ -172,6 +172,24 @@ class WithTheDaemon(EndToEnd):
                 self.assertTrue(done.stderr.strip())
         self.assertNotEqual(self.code("show", "../../etc/passwd"), EX_OK)
 
+    def test_ids_may_be_written_as_other_programs_do(self):
+        self.outtray.send()
+        self.assertEqual(self.text("show", f"0x{self.only()}"), self.text("show", self.only()))
+
+    def test_what_is_for_dead_letters_says_so(self):
+        done = self.outtray.tool("requeue", "--all", check=False)
+        self.assertEqual(done.returncode, EX_USAGE)
+        self.assertIn(b"--all-dead", done.stderr)
+
+    def test_explain_takes_what_went_wrong_here(self):
+        for name, verdict in (("certificate", "certificate"), ("connect", "connect"), ("secret", "secret"),
+                              ("lookup", "lookup"), ("tls", "tls"), ("timeout", "timeout"), ("lost", "lost"),
+                              ("content", "eight_bit_content"), ("address", "recipient_beyond_ascii")):
+            with self.subTest(name=name):
+                meanings = self.outtray.json("explain", f"({name}) some words")["meanings"]
+                self.assertIn(verdict, [meaning["verdict"] for meaning in meanings])
+        self.assertEqual(self.code("explain", "(nonsense)"), EX_DATAERR)
+
     def test_help_and_version(self):
         self.assertIn("export", self.text("--help"))
         self.assertRegex(self.text("--version"), r"^outtray \d+\.\d+\.\d+\n$")

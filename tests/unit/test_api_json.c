@@ -305,7 +305,7 @@ static void a_recipient_that_failed_or_waits_says_why_and_what_to_do(void **stat
          "the administrator of the mail service", "Wait; if it lasts"},
         {RECIPIENT_FAILED, "450 4.2.1 later",
          "It was tried for as long as give_up in [relay] says. The last time: The server",
-         "whoever looks after this relay", "try it again with \"outtray retry\""},
+         "whoever looks after this relay", "try it again with \"outtray requeue\""},
         {RECIPIENT_DELIVERED, "250 2.0.0 OK", "", "", ""},
         {RECIPIENT_PENDING, "(timeout) no answer to MAIL in 5 minutes", "", "", ""},
         {RECIPIENT_PENDING, "", "", "", ""},

@@ -731,6 +731,23 @@ static void mistakes_about_logins_are_told(void **state)
         "test.conf:5: auth = some: write one of: off any optional required\n");
 }
 
+static void proxies_and_listeners_that_work_are_good(void **state)
+{
+    static const char *const proxies[] = {"http://proxy.example.com:3128", "proxy.example.com:3128",
+                                          "http://name:pass@10.0.0.1:8080/",
+                                          "socks5h://[fd00::1]:1080", "none"};
+    char text[256];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof proxies / sizeof *proxies; i++) {
+        (void)snprintf(text, sizeof text, MAILBOX "[relay]\nproxy = %s\n", proxies[i]);
+        config_free(parse_good(text));
+    }
+    config_free(parse_good(MAILBOX "[listener a]\naddress = 0.0.0.0\n[listener b]\naddress = ::\n"
+                                   "[listener c]\nport = 465\naddress = 10.0.0.1\n"));
+    config_free(parse_good(MAILBOX "[devices]\ncharset = koi8-r\n"));
+}
+
 /* ---- who may connect where ---- */
 
 static const struct {
@@ -1158,13 +1175,46 @@ static const struct {
      "test.conf:4: [listener b] has the address and port of [listener a], at line 3; change one of "
      "them\n"},
     {"a character set that is none", MAILBOX "[devices]\ncharset = windows 1252\n",
-     "test.conf: [devices] charset: not the name of a character set; write for example "
+     "test.conf:4: [devices] charset: not the name of a character set; write for example "
      "windows-1252\n"},
+    {"a character set that nobody knows", MAILBOX "[devices]\ncharset = klingon\n",
+     "test.conf:4: charset = klingon: nobody knows such a character set; write for example "
+     "windows-1252, iso-8859-2, koi8-r or shift_jis\n"},
+    {"a listener on one address of all", MAILBOX "[listener a]\n[listener b]\naddress = 10.0.0.1\n",
+     "test.conf:4: [listener b] has the port of [listener a], at line 3, and one of them is on "
+     "every address; change one of the ports, or name an address for each\n"},
+    {"a listener on one address of a family",
+     MAILBOX "[listener a]\naddress = 127.0.0.1\n[listener b]\naddress = 0.0.0.0\n",
+     "test.conf:5: [listener b] has the port of [listener a], at line 3, and one of them is on "
+     "every address; change one of the ports, or name an address for each\n"},
+    {"one address written in two ways",
+     MAILBOX "[listener a]\naddress = fd00::1\n[listener b]\naddress = fd00:0::1\n",
+     "test.conf:5: [listener b] has the address and port of [listener a], at line 3; change one of "
+     "them\n"},
+    {"a proxy without its port", MAILBOX "[relay]\nproxy = socks5://x\n",
+     "test.conf:4: proxy: write it as http://HOST:PORT, such as http://proxy.example.com:3128\n"},
+    {"a proxy of another kind", MAILBOX "[relay]\nproxy = ftp://x.example:21\n",
+     "test.conf:4: proxy: write it as http://HOST:PORT, such as http://proxy.example.com:3128\n"},
+    {"words of which none is understood", MAILBOX "auth = passwort\n",
+     "test.conf:3: auth = passwort: \"passwort\" is none of them; write some of: oauth2 password "
+     "none, with spaces between them\n"},
+    {"every word that is not understood", MAILBOX "auth = oaut2 password pasword\n",
+     "test.conf:3: auth = oaut2 password pasword: \"oaut2\", \"pasword\" are none of them; write "
+     "some of: oauth2 password none, with spaces between them\n"},
+    {"every domain that is none", MAILBOX "[devices]\nrecipient_domains = a_b, example.com, c_d\n",
+     "test.conf:4: recipient_domains = a_b, example.com, c_d: \"a_b\", \"c_d\" are each not a "
+     "domain; write example.com, or .example.com for all below it, with commas between them\n"},
+    {"every range that is none", MAILBOX "[devices]\nallow = x, 10.0.0.1, y\n",
+     "test.conf:4: allow = x, 10.0.0.1, y: \"x\", \"y\" are each neither an address nor a range; "
+     "write 192.168.1.20, 192.168.1.0/24 or 192.168.1.20-192.168.1.40, with commas between them\n"},
+    {"an empty file", "",
+     "test.conf: the file is empty; write a section [mailbox office] into it, as outtray.conf(5) "
+     "shows\n"},
     {"a socket path that is too long",
      MAILBOX
      "[api]\nsocket = /xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
      "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n",
-     "test.conf: [api] socket: a unix socket's path has at most 107 characters\n"},
+     "test.conf:4: [api] socket: a unix socket's path has at most 107 characters\n"},
 };
 
 static void a_mistake_says_where_what_and_what_to_write_instead(void **state)
@@ -1226,7 +1276,7 @@ static void text_in_another_encoding_is_told(void **state)
 
     (void)state;
     assert_null(r.config);
-    assert_non_null(strstr(r.mistakes, "test.conf:1: the file is UTF-16 text; save it as UTF-8\n"));
+    assert_string_equal(r.mistakes, "test.conf:1: the file is UTF-16 text; save it as UTF-8\n");
     free(r.mistakes);
     r = parse_n(nul, sizeof nul - 1);
     assert_null(r.config);
@@ -1286,8 +1336,10 @@ static void a_file_that_is_not_there_is_told_with_its_name(void **state)
     assert_null(config_load("/tmp", out));
     assert_int_equal(fclose(out), 0);
     assert_string_equal(text,
-                        "/nonexistent/outtray.conf: cannot be read: No such file or directory\n"
-                        "/tmp: cannot be read: Is a directory\n");
+                        "/nonexistent/outtray.conf: the configuration cannot be read: No such file "
+                        "or directory; name another one with -c FILE\n"
+                        "/tmp: the configuration cannot be read: Is a directory; name another one "
+                        "with -c FILE\n");
     free(text);
 }
 
@@ -1664,6 +1716,7 @@ int main(void)
         cmocka_unit_test(custom_takes_its_own_defaults),
         cmocka_unit_test(a_device_has_what_devices_says_unless_it_says_otherwise),
         cmocka_unit_test(mistakes_about_logins_are_told),
+        cmocka_unit_test(proxies_and_listeners_that_work_are_good),
         cmocka_unit_test(a_public_address_needs_a_list_of_who_may_connect),
         cmocka_unit_test(a_certificate_and_its_key_come_together),
         cmocka_unit_test(senders_are_addresses_or_domains),

@@ -296,6 +296,23 @@ static void a_421_for_idleness_means_nothing_of_the_kind(void **state)
     assert_int_equal(budget_connections_allowed(m->budget, T0), 3);
 }
 
+/* ---- a password that cannot be read ---------------------------------------------------------- */
+
+static void a_password_that_cannot_be_read_is_named_with_its_file(void **state)
+{
+    static char file[] = "/nonexistent/office.password";
+    struct config_mailbox config = office;
+    struct mailbox m;
+    (void)state;
+    config.auth = CONFIG_AUTH_PASSWORD;
+    config.password_file = file;
+    assert_true(mailbox_init(&m, &config, NULL));
+    assert_false(mailbox_prepare(&m, T0, 0));
+    assert_non_null(strstr(m.problem, "/nonexistent/office.password: there is no such file"));
+    assert_non_null(strstr(m.remedy, "Mend the file that is named"));
+    mailbox_done(&m);
+}
+
 /* ---- another password ------------------------------------------------------------------------ */
 
 static void another_password_ends_the_pause(void **state)
@@ -413,6 +430,7 @@ int main(void)
         FRESH(a_refusal_for_size_lowers_what_is_taken_and_never_raises_it),
         FRESH(a_421_to_one_of_several_connections_means_fewer_as_well),
         FRESH(a_421_for_idleness_means_nothing_of_the_kind),
+        cmocka_unit_test(a_password_that_cannot_be_read_is_named_with_its_file),
         cmocka_unit_test(another_password_ends_the_pause),
         FRESH(a_size_that_was_taught_is_forgotten_after_a_week),
         FRESH(a_small_message_refused_for_size_teaches_nothing),

@@ -88,6 +88,24 @@ static void line_ends_and_a_byte_order_mark_are_not_part_of_it(void **state)
     }
 }
 
+static void a_second_line_is_refused(void **state)
+{
+    static const char *const contents[] = {"hunter2\nhunter3\n", "hunter2\r\n# of the printer",
+                                           "\nhunter2\n"};
+    struct fixture *f = *state;
+    struct error err = ERROR_INIT;
+    struct secret *s;
+
+    for (size_t i = 0; i < sizeof contents / sizeof *contents; i++) {
+        write_file(f, contents[i], strlen(contents[i]), 0600);
+        expect_failure("office", f->file, ERROR_INVALID, "it holds more than one line");
+        assert_null(secret_line_from_file(f->file, &err));
+    }
+    s = secret_from_file(f->file, &err); /* a key in PEM form has many */
+    assert_non_null(s);
+    secret_free(s);
+}
+
 static void blanks_are_part_of_it(void **state)
 {
     struct fixture *f = *state;
@@ -260,6 +278,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(line_ends_and_a_byte_order_mark_are_not_part_of_it),
+        TEST(a_second_line_is_refused),
         TEST(blanks_are_part_of_it),
         TEST(a_file_that_others_can_use_is_refused_with_the_command_that_mends_it),
         TEST(its_group_may_read_it),
