@@ -6,6 +6,7 @@
 #include <strings.h>
 #include <time.h>
 
+#include "relay/smtp/header.h"
 #include "relay/smtp/trace.h"
 #include "relay/smtp/words.h"
 #include "relay/submit/dispatch.h"
@@ -13,6 +14,7 @@
 
 #define LISTENER    "report"                /* that mail of our own comes by */
 #define HELD_HEADER (REPORT_HEADER_MAX + 2) /* one more than is returned shows where to cut */
+#define SUBJECT_MAX 1000                    /* octets of a subject in encoded words */
 #define WHOLE_MAX   ((size_t)64 * 1024)     /* octets of a message that is returned whole */
 
 /* Texts that live as long as the report. */
@@ -101,6 +103,8 @@ enum config_report report_maker_how(const struct config *c, const char *device)
 
 /* ---- holding a message ----------------------------------------------------------------------- */
 
+#define OWN_COMMAND "\"outtray " /* in what can be done: for the operator only */
+
 static void explain(struct report_recipient *out, const char *what, const char *who,
                     const char *how)
 {
@@ -133,8 +137,16 @@ static bool was_given_up(const struct verdict *v)
            v->action != VERDICT_HOLD;
 }
 
-static void explain_recipient(struct report_maker *m, const struct recipient *r, const char *route,
-                              bool held, struct report_recipient *out)
+/* A reply that holds a message first, and makes it a dead letter the second time. */
+static const char *how_of(const struct verdict *v, bool failed)
+{
+    if (failed && v->action == VERDICT_HOLD && v->again == VERDICT_MSG_FAIL)
+        return "Read the reply and remove the cause; then \"outtray requeue\" tries it again.";
+    return v->how;
+}
+
+static void explain_reply(struct report_maker *m, const struct recipient *r, const char *route,
+                          bool held, struct report_recipient *out)
 {
     bool failed = r->state == RECIPIENT_FAILED;
     struct verdict v;
@@ -156,7 +168,15 @@ static void explain_recipient(struct report_maker *m, const struct recipient *r,
                 "When the cause is gone, \"outtray requeue\" tries it again.");
         return;
     }
-    explain(out, v.what, v.who, v.how);
+    explain(out, v.what, v.who, how_of(&v, failed));
+}
+
+static void explain_recipient(struct report_maker *m, const struct recipient *r, const char *route,
+                              bool held, struct report_recipient *out)
+{
+    explain_reply(m, r, route, held, out);
+    if (m->to_sender && out->how != NULL && strstr(out->how, OWN_COMMAND) != NULL)
+        out->how = "";
 }
 
 static bool hold_recipients(struct report_maker *m, const struct envelope *e, bool held,
@@ -231,11 +251,30 @@ static void hold_header(struct report_maker *m, const void *header, size_t len)
     m->octets += len;
 }
 
+/* The envelope has the subject as the device wrote it, with "?" for what is not UTF-8; the header
+ * that is stored has been repaired. */
+static void take_subject(struct report_maker *m, const uint8_t *header, size_t len)
+{
+    struct header h;
+    char subject[SUBJECT_MAX];
+    header_init(&h);
+    for (size_t at = 0; at < len && h.state == HEADER_MORE; at += HEADER_CHUNK_MAX)
+        header_feed(&h, header + at, len - at < HEADER_CHUNK_MAX ? len - at : HEADER_CHUNK_MAX);
+    if (h.state == HEADER_MORE)
+        header_finish(&h);
+    header_text(&h, HEADER_SUBJECT, subject, sizeof subject);
+    if (subject[0] != '\0')
+        m->messages[m->count - 1].subject = keep(m, subject);
+    header_done(&h);
+}
+
 /* A header that cannot be read is left out: the rest is what matters. */
 static void take_header(struct report_maker *m, bool read)
 {
-    if (read)
+    if (read) {
+        take_subject(m, m->header.data, m->header.len);
         hold_header(m, m->header.data, m->header.len);
+    }
     end_reading(m, true, true);
 }
 
@@ -301,8 +340,10 @@ bool report_maker_add(struct report_maker *m, uint64_t id, const struct envelope
     m->before = before;
     bool ok = hold(m, after);
     m->before = NULL;
-    if (ok)
+    if (ok && len > 0) {
+        take_subject(m, header, len);
         hold_header(m, header, len < HELD_HEADER ? len : HELD_HEADER);
+    }
     return ok;
 }
 
@@ -419,6 +460,7 @@ static bool write_report(struct report_maker *m, const char *to, size_t more)
     uint64_t wall = clock_wall_ms(m->set->clock);
     trace_message_id(queue_writer_id(m->writer), wall, c->hostname, message_id);
     struct report report = {.kind = m->kind,
+                            .to_sender = m->to_sender,
                             .from = c->mailboxes[route->mailboxes[0]].address,
                             .to = to,
                             .hostname = c->hostname,

@@ -1,8 +1,9 @@
 /*
  * Encoded words of header fields (RFC 2047), read for people. Pure.
  *
- * Words in UTF-8 or ASCII are decoded and joined; others, and what only looks like one, stay as
- * they are. What comes out is not proven to be UTF-8 or printable.
+ * Words in UTF-8, ASCII or windows-1252 (also by the name of ISO-8859-1) are decoded to UTF-8 and
+ * joined; others, and what only looks like one, stay as they are. What comes out is not proven to
+ * be UTF-8 or printable.
  */
 #ifndef OUTTRAY_RELAY_SMTP_ENCODED_H
 #define OUTTRAY_RELAY_SMTP_ENCODED_H

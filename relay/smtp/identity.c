@@ -118,7 +118,8 @@ static void look_at(const struct identity *id, const struct address_list_item *i
         snprintf(out->name, sizeof out->name, "%.*s", (int)item->name_len, item->name);
     out->count++;
     out->usable &= known && identity_may_use(id, a.path);
-    out->answerable &= known && identity_is_answerable(a.path);
+    /* Only a message that is submitted with SMTPUTF8 could be answered there. */
+    out->answerable &= known && !a.utf8 && identity_is_answerable(a.path);
 }
 
 static struct senders read_senders(struct work *w)
@@ -148,18 +149,65 @@ static bool write_name(struct work *w, struct words *words, const struct senders
     return *name == '\0' || words_phrase(words, name, strlen(name));
 }
 
+/* Addresses anew, their names in encoded words; utf8: addresses may hold octets above 127. */
+static bool write_addresses(struct words *words, const char *text, size_t len, bool utf8)
+{
+    const struct address_list_use use = {.hostname = "", .utf8 = utf8};
+    size_t count;
+    return address_list_write(words, text, len, &use, &count) && count > 0;
+}
+
+/* A name that stood there in UTF-8. */
+static bool write_encoded_from(struct work *w, struct words *words, const struct senders *was)
+{
+    char text[NAME_MAX_OCTETS + ADDRESS_PATH_MAX + sizeof " <>"];
+    snprintf(text, sizeof text, "%s <%s>", was->name, own_address(w->id));
+    return write_addresses(words, text, strlen(text), true);
+}
+
 static bool write_from(struct work *w, const struct senders *was)
 {
     struct words words = {.out = &w->field, .charset = WORDS_CHARSET_DEFAULT};
-    return words_raw(&words, "From:", 5) && write_name(w, &words, was) &&
-           bytes_printf(&w->field, " <%s>", own_address(w->id));
+    if (!words_raw(&words, "From:", 5))
+        return false;
+    if (w->id->name[0] == '\0' && !words_is_ascii(was->name, strlen(was->name)))
+        return write_encoded_from(w, &words, was);
+    return write_name(w, &words, was) && bytes_printf(&w->field, " <%s>", own_address(w->id));
 }
 
-/* The original octets under another name: what they say may be too long for one line. */
-static bool write_as(struct work *w, const char *name, const struct header_field *f)
+/* At most ANSWER_MAX octets of whole characters. */
+static size_t cut(const char *text, size_t len)
+{
+    if (len <= ANSWER_MAX)
+        return len;
+    for (len = ANSWER_MAX; len > 0 && ((unsigned char)text[len] & 0xc0) == 0x80; len--)
+        ;
+    return len;
+}
+
+/* What is not ASCII, for people to read. */
+static bool write_encoded_as(struct work *w, const char *name, bool addresses)
+{
+    struct words words = {.out = &w->field, .charset = WORDS_CHARSET_DEFAULT};
+    const char *text = bytes_string(&w->value);
+    size_t len = w->value.len;
+    for (; len > 0 && (*text == ' ' || *text == '\t'); text++, len--)
+        ;
+    return words_raw(&words, name, strlen(name)) &&
+           (addresses ? write_addresses(&words, text, len, false)
+                      : words_text(&words, text, cut(text, len))) &&
+           bytes_text(&w->field, "\r\n");
+}
+
+/* The field, whose value was read, under another name: the original octets, since what they say may
+ * be too long for one line; but never any above 127, for which nobody has asked upstream (RFC 6532
+ * 3.7). */
+static bool write_as(struct work *w, const char *name, const struct header_field *f, bool addresses)
 {
     size_t len;
     const char *value = header_value(&w->header, f, &len);
+    if (!words_is_ascii(value, len))
+        return write_encoded_as(w, name, addresses);
     return bytes_text(&w->field, name) && bytes_append(&w->field, value, len);
 }
 
@@ -168,7 +216,7 @@ static bool replace_from(struct work *w, struct header_field *f, const struct se
     bool reply = was->answerable && header_find(&w->header, HEADER_REPLY_TO) == NULL;
     bytes_clear(&w->field);
     return write_from(w, was) && bytes_text(&w->field, "\r\n") &&
-           write_as(w, reply ? "Reply-To:" : "X-Original-From:", f) &&
+           write_as(w, reply ? "Reply-To:" : "X-Original-From:", f, reply) &&
            header_replace(&w->header, f, w->field.data, w->field.len);
 }
 
@@ -208,7 +256,7 @@ static bool apply_sender(struct work *w, size_t from_count)
     }
     if (f != NULL && !usable) {
         bytes_clear(&w->field);
-        if (!write_as(w, "X-Original-Sender:", f) ||
+        if (!write_as(w, "X-Original-Sender:", f, false) ||
             !header_replace(&w->header, f, w->field.data, w->field.len))
             return false;
     }
@@ -217,6 +265,52 @@ static bool apply_sender(struct work *w, size_t from_count)
     bytes_clear(&w->field);
     return bytes_printf(&w->field, "Sender: <%s>", own_address(w->id)) &&
            header_add(&w->header, bytes_string(&w->field));
+}
+
+/* ---- what is not ASCII ----------------------------------------------------------------------- */
+
+enum encoding { ENCODING_NONE, ENCODING_TEXT, ENCODING_ADDRESSES };
+
+static const enum encoding encodings[HEADER_NAME_COUNT] = {
+    [HEADER_OTHER] = ENCODING_TEXT,         [HEADER_TEXT] = ENCODING_TEXT,
+    [HEADER_SUBJECT] = ENCODING_TEXT,       [HEADER_FROM] = ENCODING_ADDRESSES,
+    [HEADER_SENDER] = ENCODING_ADDRESSES,   [HEADER_REPLY_TO] = ENCODING_ADDRESSES,
+    [HEADER_TO] = ENCODING_ADDRESSES,       [HEADER_CC] = ENCODING_ADDRESSES,
+    [HEADER_ADDRESSES] = ENCODING_ADDRESSES};
+
+/* An address beyond ASCII has no other form, and stays: the message is worth more than its header.
+ */
+static bool write_encoded(struct work *w, const struct header_field *f)
+{
+    struct words words = {.out = &w->field, .charset = WORDS_CHARSET_DEFAULT};
+    const char *text = bytes_string(&w->value);
+    size_t len = w->value.len;
+    for (; len > 0 && (*text == ' ' || *text == '\t'); text++, len--)
+        ;
+    return words_raw(&words, (const char *)w->header.text.data + f->offset, f->name_len) &&
+           words_raw(&words, ":", 1) &&
+           (encodings[f->name] == ENCODING_TEXT ? words_text(&words, text, len)
+                                                : write_addresses(&words, text, len, true)) &&
+           bytes_text(&w->field, "\r\n");
+}
+
+/* One that cannot be written, for its size, stays as it is. */
+static bool encode_fields(struct work *w)
+{
+    for (size_t i = 0; i < w->header.field_count; i++) {
+        struct header_field *f = &w->header.fields[i];
+        size_t len;
+        const char *value = header_value(&w->header, f, &len);
+        if (f->action != HEADER_KEEP || encodings[f->name] == ENCODING_NONE ||
+            words_is_ascii(value, len))
+            continue;
+        if (!read_value(w, f))
+            return false;
+        bytes_clear(&w->field);
+        if (write_encoded(w, f))
+            (void)header_replace(&w->header, f, w->field.data, w->field.len);
+    }
+    return true;
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
@@ -254,6 +348,8 @@ static bool apply(struct work *w, struct bytes *out, bool *out_changed)
         return w->header.state == HEADER_TOO_LARGE;
     if (w->id->how != IDENTITY_KEEP &&
         (!apply_from(w, &from_count) || !apply_sender(w, from_count)))
+        return false;
+    if (w->id->ascii && !encode_fields(w))
         return false;
     if (!is_changed(&w->header))
         return true;

@@ -12,6 +12,11 @@
  *   Sender    is added where From holds several addresses (RFC 5322 3.6.2); one that may not be
  *             used stays as X-Original-Sender.
  *
+ * What is added is ASCII, because it does not make the message one that needs SMTPUTF8: display
+ * names are encoded words, and an address beyond ASCII never becomes a Reply-To. Where a device has
+ * sent its message with SMTPUTF8 and it is submitted without, `ascii` has the other fields encoded
+ * as well, as far as there is a way: an address beyond ASCII in To or Cc stays.
+ *
  * The reverse-path follows the same rule: kept when it may be used, else the mailbox's address.
  * Addresses are compared without regard to case, as the services do.
  */
@@ -39,6 +44,7 @@ struct identity {
     const char *from;   /* with IDENTITY_FIXED */
     const char *name;   /* display name of a From that was changed, or "" */
     const char *device; /* its name, where there is no other */
+    bool ascii;         /* what is not ASCII in the header is encoded */
 };
 
 /* True when the mailbox may send as this address. */

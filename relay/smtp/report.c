@@ -18,24 +18,30 @@ struct kind {
     const char *status;  /* where the upstream gave none */
     const char *subject; /* of the report */
     const char *opening;
-    const char *closing;
+    const char *closing;        /* for the operator */
+    const char *sender_closing; /* or for the sender */
 };
 
 static const struct kind kinds[] = {
-    [REPORT_FAILED] = {"failed", "5.0.0", "Mail could not be delivered",
-                       "The following mail could not be delivered. It is kept as a dead letter and "
-                       "will not be tried again by itself.",
-                       "\"outtray dead\" lists dead letters; \"outtray requeue ID\" tries one "
-                       "again, \"outtray export ID\" saves it as a file."},
+    [REPORT_FAILED] =
+        {"failed", "5.0.0", "Mail could not be delivered",
+         "The following mail could not be delivered. It is kept as a dead letter and "
+         "will not be tried again by itself.",
+         "\"outtray dead\" lists dead letters; \"outtray requeue ID\" tries one "
+         "again, \"outtray export ID\" saves it as a file.",
+         "Whoever looks after the relay can have it tried again, and needs its id for "
+         "that."},
     [REPORT_DELAYED] = {"delayed", "4.4.7", "Mail is delayed",
                         "The following mail has not been delivered yet. It is kept, and tried "
                         "until it is delivered or has failed. Nothing need be sent again.",
-                        "\"outtray show ID\" tells more about a message."},
+                        "\"outtray show ID\" tells more about a message.",
+                        "Whoever looks after the relay can tell more, and needs its id for that."},
     /* X.1.9 (RFC 3886): handed to a system that says nothing more. */
     [REPORT_RELAYED] = {"relayed", "2.1.9", "Mail was handed over",
                         "The following mail was handed over to the mail service. You asked for a "
                         "confirmation of delivery, and the mail service does not give any: this is "
                         "the last that is known of it here.",
+                        "If it cannot be delivered after all, the mail service tells.",
                         "If it cannot be delivered after all, the mail service tells."},
 };
 
@@ -246,8 +252,8 @@ static bool write_words(const struct report *r, struct bytes *out)
     }
     if (r->more > 0 && !bytes_printf(out, "... and %zu more.\r\n\r\n", r->more))
         return false;
-    return put_wrapped(out, "", k->closing) && bytes_printf(out, "\r\nOuttray on ") &&
-           put(out, r->hostname) && bytes_text(out, "\r\n");
+    return put_wrapped(out, "", r->to_sender ? k->sender_closing : k->closing) &&
+           bytes_printf(out, "\r\nOuttray on ") && put(out, r->hostname) && bytes_text(out, "\r\n");
 }
 
 /* ---- for programs ---------------------------------------------------------------------------- */

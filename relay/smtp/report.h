@@ -57,6 +57,7 @@ struct report_message {
 
 struct report {
     enum report_kind kind;
+    bool to_sender;   /* who can run no commands of the relay: none are told of */
     const char *from; /* the mailbox's address */
     const char *to;
     const char *hostname; /* ours */

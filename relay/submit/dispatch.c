@@ -689,6 +689,15 @@ static bool is_quiet(const struct dispatch *d)
     return d->attempts == NULL;
 }
 
+/* Those that no mail has tried: what was mended shows without any. */
+static void try_asked(struct dispatch *d)
+{
+    for (size_t i = 0; i < d->mailbox_count; i++) {
+        if (d->mailboxes[i].asked)
+            pool_open(d->pools[i], 1);
+    }
+}
+
 static void on_run(evutil_socket_t fd, short what, void *ctx)
 {
     struct dispatch *d = ctx;
@@ -701,6 +710,7 @@ static void on_run(evutil_socket_t fd, short what, void *ctx)
     if (d->on_stopped == NULL) {
         if (now_of(d) >= d->spool_retry_ms)
             serve_routes(d);
+        try_asked(d);
         sleep_until_next(d);
     } else if (!d->told_stopped && is_quiet(d)) {
         d->told_stopped = true;

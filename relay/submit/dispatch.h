@@ -115,9 +115,8 @@ void dispatch_free(struct dispatch *d);
 
 size_t dispatch_mailbox_count(const struct dispatch *d);
 bool dispatch_mailbox(const struct dispatch *d, size_t i, struct mailbox_status *out);
-/* Forgets a mailbox's wait or pause, and what its upstream has taught, so that it is tried at once.
- * False when there is none of the
- * name. */
+/* Forgets a mailbox's wait or pause, and what its upstream has taught, so that it is tried at once:
+ * by a connection that signs in, even when no mail waits. False when there is none of the name. */
 bool dispatch_resume(struct dispatch *d, const char *mailbox);
 /* When a mailbox of the route may take a message, as far as its own wait and its budget are known:
  * monotonic, 0 for now. *out_first is the mailbox that may do so first. */

@@ -6,6 +6,7 @@
 #include "relay/smtp/header.h"
 #include "relay/smtp/report.h"
 #include "relay/smtp/sevenbit.h"
+#include "relay/smtp/words.h"
 
 /* The longest header that is looked at, the trace field in front of it, and the block it ends in.
  */
@@ -31,14 +32,29 @@ struct letter {
     char reverse_path[ADDRESS_PATH_MAX];
 };
 
+/* Made with SMTPUTF8 where the server has it: some address that is pending asks for it. */
+static bool asks_for_smtputf8(const struct letter *l)
+{
+    const struct envelope *e = l->envelope;
+    bool ascii = words_is_ascii(l->reverse_path, strlen(l->reverse_path));
+    for (size_t i = 0; i < e->recipient_count && ascii; i++) {
+        const struct recipient *r = &e->recipients[i];
+        ascii = r->state != RECIPIENT_PENDING ||
+                words_is_ascii(r->forward_path, strlen(r->forward_path));
+    }
+    return !ascii;
+}
+
 /* The header was read: puts the changed one in its place. */
 static bool letter_address(struct letter *l, struct error *err)
 {
     struct bytes changed;
     bool is_changed = false;
     size_t header = l->envelope->header_size;
+    struct identity identity = *l->identity;
+    identity.ascii = l->envelope->smtputf8 && !asks_for_smtputf8(l);
     bytes_init(&changed, HEAD_MAX);
-    bool ok = identity_apply(l->identity, l->head.data, header, &changed, &is_changed);
+    bool ok = identity_apply(&identity, l->head.data, header, &changed, &is_changed);
     if (ok && is_changed) {
         l->size = l->size - header + changed.len;
         ok = bytes_append(&changed, l->head.data + header, l->head.len - header);

@@ -126,6 +126,7 @@ void mailbox_judge(struct mailbox *m, const struct verdict *v, enum client_stage
     uint64_t lasting = m->state == MAILBOX_READY ? 0 : now_ms - m->trouble_since_ms;
     enum verdict_action action = verdict_action_after(v, m->last_verdict, lasting);
     m->failed++;
+    m->probing = m->asked = false;
     if (stage == STAGE_AUTH)
         m->proven = false;
     if (stays_paused(m, action, now_ms))
@@ -148,6 +149,7 @@ void mailbox_judge(struct mailbox *m, const struct verdict *v, enum client_stage
         mailbox_back_off(m, v->wait_ms, now_ms, jitter);
         break;
     }
+    m->needs_message = m->state != MAILBOX_READY && (m->needs_message || stage > STAGE_AUTH);
 }
 
 bool mailbox_prepare(struct mailbox *m, uint64_t now_ms, uint32_t jitter)
@@ -162,8 +164,12 @@ bool mailbox_prepare(struct mailbox *m, uint64_t now_ms, uint32_t jitter)
     }
     if (m->tls == NULL && err.kind == ERROR_NONE)
         m->tls = tls_client_new(c->ca_file, &err);
-    if (err.kind == ERROR_NONE)
+    if (err.kind == ERROR_NONE) {
+        m->probing = m->state != MAILBOX_READY;
+        m->probed_ms = now_ms;
+        m->asked = false;
         return true;
+    }
     reply_local(&local, LOCAL_SECRET, "%s", err.text);
     struct verdict v = verdict_of(STAGE_CONNECT, &local);
     mailbox_judge(m, &v, STAGE_CONNECT, &local, now_ms, jitter);
@@ -268,10 +274,23 @@ const struct secret *mailbox_secret(const struct mailbox *m)
 
 /* ---- success --------------------------------------------------------------------------------- */
 
+static void mailbox_recovered(struct mailbox *m, uint64_t now_ms)
+{
+    log_event(LOG_LEVEL_INFO, "mailbox-recovered", LOG_STR("mailbox", m->config->name),
+              LOG_MS("after", now_ms - m->trouble_since_ms), LOG_END);
+    m->next_try_ms = 0;
+    m->state = MAILBOX_READY;
+    m->troubles = 0;
+    m->probing = m->needs_message = false;
+    m->problem[0] = m->remedy[0] = m->last_reply[0] = m->last_verdict[0] = '\0';
+}
+
 void mailbox_signed_in(struct mailbox *m, const char *mechanism)
 {
     m->proven = true;
     snprintf(m->mechanism, sizeof m->mechanism, "%s", mechanism);
+    if (m->probing && !m->needs_message)
+        mailbox_recovered(m, m->probed_ms);
 }
 
 void mailbox_delivered(struct mailbox *m, uint64_t now_ms, uint64_t wall_ms)
@@ -280,14 +299,11 @@ void mailbox_delivered(struct mailbox *m, uint64_t now_ms, uint64_t wall_ms)
     m->fresh_tried = false;
     m->last_success_wall_ms = wall_ms;
     budget_succeeded(m->budget, now_ms);
-    if (m->state == MAILBOX_READY || (!m->proven && now_ms < m->next_try_ms))
+    if (m->state != MAILBOX_READY && !m->proven && now_ms < m->next_try_ms)
         return;
-    log_event(LOG_LEVEL_INFO, "mailbox-recovered", LOG_STR("mailbox", m->config->name),
-              LOG_MS("after", now_ms - m->trouble_since_ms), LOG_END);
-    mailbox_resume(m);
-    m->state = MAILBOX_READY;
-    m->troubles = 0;
-    m->problem[0] = m->remedy[0] = m->last_reply[0] = m->last_verdict[0] = '\0';
+    m->needs_message = false;
+    if (m->state != MAILBOX_READY)
+        mailbox_recovered(m, now_ms);
 }
 
 void mailbox_learn_size(struct mailbox *m, uint64_t size, uint64_t now_ms)
@@ -316,6 +332,7 @@ void mailbox_learn_no_bdat(struct mailbox *m, uint64_t now_ms)
 void mailbox_resume(struct mailbox *m)
 {
     m->next_try_ms = 0;
+    m->asked = true;
 }
 
 void mailbox_start_over(struct mailbox *m)
@@ -323,6 +340,9 @@ void mailbox_start_over(struct mailbox *m)
     mailbox_resume(m);
     forget_size(m);
     m->no_bdat_until_ms = 0;
+    /* Those that sign in now have a copy; the next one reads the file. */
+    secret_free(m->password);
+    m->password = NULL;
 }
 
 uint64_t mailbox_next_ms(const struct mailbox *m, uint64_t now_ms)

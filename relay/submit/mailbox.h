@@ -2,11 +2,12 @@
  * A mailbox we submit as: its budget, whether it may be used now, and why not.
  *
  * Trouble of the mailbox, its upstream or the network backs off here, once for all mail, and never
- * costs a message. A mailbox in trouble is probed when its wait is over: by one connection with one
- * message, until a message is taken. A sign-in that was refused is likewise tried by one connection
- * alone until it is accepted again, because every refused attempt counts towards the account's
- * lockout. A password that was changed ends the wait: it is tried at once. Time is an argument; no
- * sockets, no callbacks.
+ * costs a message. A mailbox in trouble is probed when its wait is over: by one connection, with
+ * one message. Trouble on the way to the sign-in, that included, is over when the probe is signed
+ * in; what was met later, until a message is taken. A sign-in that was refused is likewise tried by
+ * one connection alone until it is accepted again, because every refused attempt counts towards the
+ * account's lockout. A password that was changed ends the wait: it is tried at once. Time is an
+ * argument; no sockets, no callbacks.
  *
  * A mailbox signs in with an access token, with its password, or not at all. A token is given for
  * the connections that are opened now (mailbox_needs_token()); whoever gives them says what a
@@ -50,6 +51,10 @@ struct mailbox {
     uint64_t next_try_ms;
     uint64_t trouble_since_ms;
     uint32_t troubles;         /* in a row */
+    bool probing;              /* a connection was opened in trouble, and was not judged yet */
+    uint64_t probed_ms;        /* when */
+    bool needs_message;        /* trouble was met after a sign-in: only mail proves it to be over */
+    bool asked;                /* to be tried even when no mail waits */
     bool proven;               /* a sign-in was accepted since the last one that was refused */
     uint64_t look_ms;          /* when to look for another password */
     uint64_t max_size;         /* as configured or taught */
@@ -101,6 +106,7 @@ bool mailbox_may_freshen(struct mailbox *m, const struct verdict *v, enum client
 /* What a connection signs in with now; NULL without sign-in. */
 const struct secret *mailbox_secret(const struct mailbox *m);
 
+/* Ends trouble that was met before, when it is a probe that is signed in. */
 void mailbox_signed_in(struct mailbox *m, const char *mechanism);
 /* A message was taken, which ends trouble; but not the wait of a sign-in that failed: it left on a
  * connection that was signed in before. */
@@ -113,9 +119,11 @@ void mailbox_judge(struct mailbox *m, const struct verdict *v, enum client_stage
 void mailbox_learn_size(struct mailbox *m, uint64_t size, uint64_t now_ms);
 /* Its upstream announces CHUNKING but refuses BDAT: DATA is used for a day. */
 void mailbox_learn_no_bdat(struct mailbox *m, uint64_t now_ms);
-/* Forgets wait and pause; the next try is a probe. */
+/* Forgets wait and pause; the next try is a probe, and one is asked for, whether mail waits or not.
+ */
 void mailbox_resume(struct mailbox *m);
-/* An operator's word that all is well again: that, and forgets what its upstream has taught. */
+/* An operator's word that all is well again: that, and forgets what its upstream has taught and
+ * the password as it was read. */
 void mailbox_start_over(struct mailbox *m);
 /* When its own state or its budget may allow more than now; SCHEDULE_NEVER when nothing is awaited.
  */

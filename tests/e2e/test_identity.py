@@ -2,8 +2,9 @@
 
 import re
 import unittest
+from email.header import decode_header, make_header
 
-from harness import EndToEnd, Device, MAILBOX, PASSWORD, RECIPIENT
+from harness import EndToEnd, Device, MAILBOX, PASSWORD, RECIPIENT, expect
 
 
 def header_of(stored):
@@ -62,6 +63,23 @@ class Identity(EndToEnd):
                                  device={"from": MAILBOX, "from_name": "Copier, hall"})
         self.assertEqual(header["From"], f'"Copier, hall" <{MAILBOX}>')
         self.assertEqual(header["Reply-To"], "x@customer-mail.com")
+
+    def test_an_address_beyond_ascii_never_makes_the_header_need_smtputf8(self):
+        outtray = self.relay(self.practice)
+        with Device(outtray) as printer:
+            for line in ("MAIL FROM:<kopierer-b\u00fcro@example.com> SMTPUTF8", f"RCPT TO:<{RECIPIENT}>"):
+                printer.send(line.encode() + b"\r\n")
+                expect(printer.getreply(), 250)
+            expect(printer.data("From: <kopierer-b\u00fcro@example.com>\r\nTo: B\u00fcro <jane@office.test>\r\n"
+                                "Subject: Gr\u00fc\u00dfe\r\n\r\nBody\r\n".encode()), 250)
+        self.assertTrue(self.practice.wait_stored(1), "\n".join(outtray.lines[-20:]))
+        stored = self.stored(self.practice)
+        self.assertTrue(stored.isascii(), stored)
+        header = header_of(stored)
+        self.assertNotIn("Reply-To", header)
+        read = {name: str(make_header(decode_header(header[name]))) for name in ("X-Original-From", "To", "Subject")}
+        self.assertEqual(read, {"X-Original-From": "<kopierer-b\u00fcro@example.com>",
+                                "To": "B\u00fcro <jane@office.test>", "Subject": "Gr\u00fc\u00dfe"})
 
 
 if __name__ == "__main__":

@@ -132,6 +132,28 @@ class ToTheOperator(Reports):
         report = self.wait_reports(1)[0]
         self.assertIn("It was tried for as long as give_up", report.get_body().get_content())
 
+    def test_mail_that_was_held_and_refused_again_is_spoken_of_as_a_dead_letter(self):
+        relay = self.relay(self.practice, operator=OPERATOR)
+        self.practice.add_rule(stage="mail", match="scanner@", times=2,
+                               reply="554 5.9.9 This is a reply that nobody knows")
+        relay.send(sender="scanner@office.test")
+        held = eventually(lambda: relay.queue() and relay.queue()[0], "it is listed")
+        eventually(lambda: relay.queue()[0]["state"] == "held", "it is held")
+        relay.tool("retry", held["id"])
+        self.wait_dead(relay)
+        relay.advance(GATHER)
+        text = " ".join(self.wait_reports(1)[0].get_body().get_content().split())
+        self.assertIn("It is kept as a dead letter", text)
+        self.assertIn('remove the cause; then "outtray requeue" tries it again', text)
+        self.assertNotIn("it becomes a dead letter", text)
+
+    def test_a_subject_in_octets_is_read_as_the_repaired_header_has_it(self):
+        relay = self.relay(self.practice, operator=OPERATOR)
+        relay.send(b"From: scanner@office.test\r\nSubject: B\xfcro \x80 1\r\n\r\nBody\r\n", recipients=[BAD])
+        self.wait_dead(relay)
+        relay.advance(GATHER)
+        self.assertIn("Subject: B\u00fcro \u20ac 1", self.wait_reports(1)[0].get_body().get_content())
+
     def test_a_hundred_failures_are_one_report_that_counts_them(self):
         relay = self.relay(self.practice, operator=OPERATOR)
         with Device(relay) as device:
@@ -170,7 +192,9 @@ class ToTheSender(Reports):
         self.wait_dead(self.outtray, 5)
         self.outtray.advance(GATHER)
         self.assertIn("2 messages", self.wait_reports(1, SENDER)[0]["Subject"])
-        self.assertNotIn("messages", self.wait_reports(1, "joe@example.org")[0]["Subject"])
+        report = self.wait_reports(1, "joe@example.org")[0]
+        self.assertNotIn("messages", report["Subject"])
+        self.assertNotIn("outtray ", report.get_body().get_content())
         time.sleep(1.5)
         self.assertEqual(len(self.practice.messages()), 2)
 

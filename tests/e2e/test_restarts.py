@@ -75,6 +75,47 @@ class Restarts(EndToEnd):
         relay.send()
         self.assertEqual(self.practice.counters()["auth_failed"], 2)
 
+    def test_a_password_is_tried_without_any_mail(self):
+        relay = self.relay(self.practice, start=False)
+        password = relay.sections["mailbox office"]["password_file"]
+        password.write_text("wrong\n")
+        relay.start()
+        relay.tool("resume", "office")
+        eventually(lambda: relay.mailbox()["state"] == "paused", "the mailbox is paused")
+        self.assertIn("535", relay.mailbox()["last_reply"])
+        password.write_text("wrong as well\n")
+        relay.tool("resume", "office")
+        relay.wait_event("mailbox-trouble", 2)
+        self.assertEqual(relay.mailbox()["state"], "paused")
+        self.assertTrue(relay.mailbox()["problem"])
+        password.write_text(PASSWORD + "\n")
+        relay.tool("resume", "office")
+        relay.wait_event("signed-in")
+        relay.wait_event("mailbox-recovered")
+        self.assertEqual((relay.mailbox()["state"], relay.mailbox()["problem"]), ("ready", ""))
+        self.assertEqual(self.practice.counters()["auth_failed"], 2)
+
+    def test_another_password_is_tried_by_itself_without_any_mail(self):
+        relay = self.relay(self.practice, start=False)
+        password = relay.sections["mailbox office"]["password_file"]
+        password.write_text("wrong\n")
+        relay.start()
+        relay.tool("resume", "office")
+        eventually(lambda: relay.mailbox()["state"] == "paused", "the mailbox is paused")
+        password.write_text(PASSWORD + "\n")
+        relay.advance(10)
+        relay.wait_event("password-changed")
+        eventually(lambda: relay.mailbox()["state"] == "ready", "the mailbox is ready")
+
+    def test_an_upstream_that_is_back_is_found_without_any_mail(self):
+        relay = self.relay(self.practice)
+        self.practice.pause()
+        relay.tool("resume", "office")
+        eventually(lambda: relay.mailbox()["state"] == "waiting", "the mailbox waits")
+        self.practice.resume()
+        relay.tool("resume", "office")
+        eventually(lambda: relay.mailbox()["state"] == "ready", "the mailbox is ready")
+
     def test_the_budget_goes_on(self):
         relay = self.relay(self.practice, start=False)
         relay.set("mailbox office", messages_per_minute=10, recipients_per_day=100).start()

@@ -136,6 +136,49 @@ static void an_encoded_display_name_stays_as_it_is(void **state)
                    "X-Original-From: =?UTF-8?Q?B=C3=BCro?= <hall@nas>\r\n\r\n");
 }
 
+static void what_is_added_is_ascii(void **state)
+{
+    struct identity id = office();
+    (void)state;
+    header_becomes(&id, "From: kopierer-b\xc3\xbcro@corp-mail.com\r\n\r\n",
+                   "From: copier <scans@example.com>\r\n"
+                   "X-Original-From: =?UTF-8?Q?kopierer-b=C3=BCro=40corp-mail=2Ecom?=\r\n\r\n");
+    header_becomes(&id, "From: \"B\xc3\xbcro, 1\" <hall@corp-mail.com>\r\n\r\n",
+                   "From: =?UTF-8?Q?B=C3=BCro=2C?= 1 <scans@example.com>\r\n"
+                   "Reply-To: =?UTF-8?Q?B=C3=BCro=2C?= 1 <hall@corp-mail.com>\r\n\r\n");
+    header_becomes(&id, "From: scans@example.com\r\nSender: b\xc3\xbcro@nas\r\n\r\n",
+                   "From: scans@example.com\r\n"
+                   "X-Original-Sender: =?UTF-8?Q?b=C3=BCro=40nas?=\r\n\r\n");
+}
+
+static void a_header_in_utf8_is_encoded_where_nobody_asks_for_smtputf8(void **state)
+{
+    static const char header[] = "From: scans@example.com\r\nSubject: Gr\xc3\xbc\xc3\x9f"
+                                 "e\r\nTo: J\xc3\xb6rg <j@b.com>, b\xc3\xbcro@c.com\r\n\r\n";
+    struct identity id = office();
+    (void)state;
+    header_becomes(&id, header, header);
+    id.ascii = true;
+    header_becomes(&id, header,
+                   "From: scans@example.com\r\nSubject: =?UTF-8?Q?Gr=C3=BC=C3=9Fe?=\r\n"
+                   "To: =?UTF-8?Q?J=C3=B6rg?= <j@b.com>, b\xc3\xbcro@c.com\r\n\r\n");
+}
+
+static void a_from_too_long_to_be_encoded_is_cut(void **state)
+{
+    static char header[64 * 1024];
+    static char got[64 * 1024];
+    struct identity id = office();
+    size_t n = (size_t)sprintf(header, "From: ");
+    (void)state;
+    for (int i = 0; i < 2000; i++)
+        n += (size_t)sprintf(header + n, "\xc3\xbc@a.com,\r\n ");
+    (void)sprintf(header + n, "b@a.com\r\n\r\n");
+    apply(&id, header, got, sizeof got);
+    assert_non_null(strstr(got, "\r\nX-Original-From:"));
+    assert_true(words_is_ascii(got, strlen(got)));
+}
+
 static void several_senders_need_one_that_sends(void **state)
 {
     struct identity id = office();
@@ -231,6 +274,9 @@ int main(void)
         cmocka_unit_test(an_address_that_nobody_could_answer_is_kept_in_an_x_header),
         cmocka_unit_test(a_configured_name_goes_before_the_original_one),
         cmocka_unit_test(an_encoded_display_name_stays_as_it_is),
+        cmocka_unit_test(what_is_added_is_ascii),
+        cmocka_unit_test(a_header_in_utf8_is_encoded_where_nobody_asks_for_smtputf8),
+        cmocka_unit_test(a_from_too_long_to_be_encoded_is_cut),
         cmocka_unit_test(several_senders_need_one_that_sends),
         cmocka_unit_test(a_sender_that_may_not_send_is_kept_in_an_x_header),
         cmocka_unit_test(keep_changes_nothing),

@@ -137,6 +137,34 @@ static void a_message_taken_ends_the_trouble_and_its_words(void **state)
     assert_in_range(m->next_try_ms, T0 + 3 * MINUTE + 10 * SECOND, T0 + 3 * MINUTE + 25 * SECOND);
 }
 
+static void a_sign_in_ends_trouble_on_the_way_to_it_and_none_that_was_met_later(void **state)
+{
+    static const struct {
+        enum client_stage first;
+        enum client_stage second;
+        enum mailbox_state after;
+    } rows[] = {{STAGE_CONNECT, STAGE_CONNECT, MAILBOX_READY},
+                {STAGE_AUTH, STAGE_BANNER, MAILBOX_READY},
+                {STAGE_MAIL, STAGE_MAIL, MAILBOX_WAITING},
+                {STAGE_MAIL, STAGE_CONNECT, MAILBOX_WAITING},
+                {STAGE_CONNECT, STAGE_IDLE, MAILBOX_WAITING}};
+    struct mailbox *m = *state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        lose(m, rows[i].first, T0);
+        lose(m, rows[i].second, T0 + MINUTE);
+        assert_int_equal(m->state, MAILBOX_WAITING);
+        mailbox_signed_in(m, "LOGIN"); /* it was opened before */
+        assert_int_equal(m->state, MAILBOX_WAITING);
+        assert_true(mailbox_prepare(m, T0 + 2 * MINUTE, 0));
+        mailbox_signed_in(m, "LOGIN");
+        if (m->state != rows[i].after)
+            fail_msg("row %zu", i);
+        assert_int_equal(m->problem[0] == '\0', rows[i].after == MAILBOX_READY);
+        mailbox_delivered(m, T0 + 3 * MINUTE, 1);
+        assert_int_equal(m->state, MAILBOX_READY);
+    }
+}
+
 static void a_lost_idle_session_is_tried_soon_and_backs_off_when_it_repeats(void **state)
 {
     struct mailbox *m = *state;
@@ -202,7 +230,9 @@ static void resuming_makes_a_paused_mailbox_probe_at_once(void **state)
     assert_true(mailbox_is_usable(m, T0));
     assert_int_equal(mailbox_connections_allowed(m, T0), 1);
     assert_int_equal(m->state, MAILBOX_PAUSED);
+    assert_true(m->asked);
     judge(m, STAGE_AUTH, "535 5.7.3 Authentication unsuccessful", T0 + 1);
+    assert_false(m->asked);
     assert_false(mailbox_is_usable(m, T0 + MINUTE));
 }
 
@@ -245,6 +275,13 @@ static void a_password_that_cannot_be_read_is_read_again_with_each_try(void **st
     judge(&m, STAGE_AUTH, "535 5.7.8 no", T0);
     assert_true(mailbox_prepare(&m, T0, 0));
     assert_string_equal(secret_text(m.password), "third");
+
+    /* The operator's word has it read even where the last one was accepted. */
+    mailbox_signed_in(&m, "LOGIN");
+    write_password(file, "fourth\n");
+    mailbox_start_over(&m);
+    assert_true(mailbox_prepare(&m, T0, 0));
+    assert_string_equal(secret_text(m.password), "fourth");
     mailbox_done(&m);
     (void)unlink(file);
 }
@@ -419,6 +456,7 @@ int main(void)
         FRESH(waits_grow_while_trouble_lasts_and_stay_within_half_an_hour),
         FRESH(failures_at_the_same_time_count_as_one),
         FRESH(a_message_taken_ends_the_trouble_and_its_words),
+        FRESH(a_sign_in_ends_trouble_on_the_way_to_it_and_none_that_was_met_later),
         FRESH(a_lost_idle_session_is_tried_soon_and_backs_off_when_it_repeats),
         FRESH(a_refused_sign_in_pauses_and_is_tried_by_one_connection_alone),
         FRESH(what_an_older_connection_delivers_does_not_end_the_pause_of_a_refused_sign_in),

@@ -107,6 +107,24 @@ static void delay_says_that_nothing_need_be_done(void **state)
     free(text);
 }
 
+static void commands_are_for_the_operator_only(void **state)
+{
+    static const enum report_kind kinds[] = {REPORT_FAILED, REPORT_DELAYED, REPORT_RELAYED};
+    (void)state;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        struct report_message m = message_of(&unknown, 1);
+        struct report r = report_of(kinds[i], &m, 1);
+        char *text = written(&r);
+        assert_int_equal(times(text, "\"outtray ") > 0, kinds[i] != REPORT_RELAYED);
+        free(text);
+        r.to_sender = true;
+        text = written(&r);
+        assert_int_equal(times(text, "\"outtray "), 0);
+        assert_int_equal(times(text, "Whoever looks after the relay"), kinds[i] != REPORT_RELAYED);
+        free(text);
+    }
+}
+
 static void several_messages_share_one_report(void **state)
 {
     struct report_message m[] = {message_of(&unknown, 1), message_of(&unknown, 1)};
@@ -286,6 +304,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(failure_of_one_message_is_a_delivery_report),
         cmocka_unit_test(delay_says_that_nothing_need_be_done),
+        cmocka_unit_test(commands_are_for_the_operator_only),
         cmocka_unit_test(several_messages_share_one_report),
         cmocka_unit_test(what_others_said_cannot_add_lines),
         cmocka_unit_test(lines_for_people_are_short),
