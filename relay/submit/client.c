@@ -571,6 +571,11 @@ void client_quit(struct client *c)
     client_drive(c);
 }
 
+void client_drop(struct client *c)
+{
+    client_close(c);
+}
+
 void client_free(struct client *c)
 {
     if (c == NULL)

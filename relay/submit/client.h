@@ -103,6 +103,9 @@ bool client_has_room(const struct client *c);
 void client_doubted(struct client *c, bool ok);
 /* Gives back what waits, and says QUIT; only on a ready client. */
 void client_quit(struct client *c);
+/* Ends a session that is not ready yet, without a word; only when it has connected. on_closed
+ * follows, when the peer's end was seen or waited for in vain, and nothing else does. */
+void client_drop(struct client *c);
 /* Drops the connection and frees without any callback. Accepts NULL. */
 void client_free(struct client *c);
 

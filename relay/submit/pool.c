@@ -113,6 +113,18 @@ static void pool_discard(struct pool_connection *c)
     on_closed(c, c->client, true);
 }
 
+/* It keeps its slot until the peer's end was seen, as the peer counts it that long. */
+static void pool_drop(struct pool_connection *c)
+{
+    c->held = false;
+    if (!client_has_connected(c->client)) {
+        pool_discard(c);
+        return;
+    }
+    pool_move(c, POOL_CLOSING);
+    client_drop(c->client);
+}
+
 static void release_held(struct pool *p)
 {
     p->hold_failed = false;
@@ -133,7 +145,7 @@ static void drop_held(struct pool *p, uint64_t for_ms)
         if (!c->held || c->state != POOL_CONNECTING || pool_now(p) - c->opened_ms < for_ms)
             continue;
         p->hold_failed = true;
-        pool_discard(c);
+        pool_drop(c);
     }
 }
 
@@ -144,7 +156,7 @@ static void drop_unsigned(struct pool *p)
     for (struct pool_connection *c = p->connections; c != NULL; c = next) {
         next = c->next;
         if (c->state == POOL_CONNECTING && !client_is_signing_in(c->client))
-            pool_discard(c);
+            pool_drop(c);
     }
 }
 
